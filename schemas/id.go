@@ -1,0 +1,59 @@
+package schemas
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash"
+)
+
+// ID is a deterministic UUID (version 8, RFC 9562 §5.8): the same parts give
+// the same id on every machine and in every replay.
+type ID [16]byte
+
+// IsZero reports whether the id names nothing.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// String is the usual 8-4-4-4-12 form.
+func (id ID) String() string {
+	var b [36]byte
+	hex.Encode(b[0:8], id[0:4])
+	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
+	hex.Encode(b[9:13], id[4:6])
+	hex.Encode(b[14:18], id[6:8])
+	hex.Encode(b[19:23], id[8:10])
+	hex.Encode(b[24:36], id[10:16])
+	return string(b[:])
+}
+
+// ParseID is the inverse of [ID.String].
+func ParseID(s string) (id ID, err error) {
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return ID{}, fmt.Errorf("id %q: want a UUID such as 01234567-89ab-8cde-8f01-23456789abcd", s)
+	}
+	if _, err := hex.Decode(id[:], []byte(s[0:8]+s[9:13]+s[14:18]+s[19:23]+s[24:36])); err != nil {
+		return ID{}, fmt.Errorf("id %q: %w", s, err)
+	}
+	return id, nil
+}
+
+// MakeID hashes the parts. Each part is preceded by its length, so that no two
+// lists of parts give the same bytes.
+func MakeID(parts ...string) ID {
+	return makeID(sha256.New(), parts)
+}
+
+func makeID(h hash.Hash, parts []string) (id ID) {
+	var n [8]byte
+	for _, p := range parts {
+		binary.BigEndian.PutUint64(n[:], uint64(len(p)))
+		h.Write(n[:])
+		h.Write([]byte(p))
+	}
+	var sum [sha256.Size]byte
+	copy(id[:], h.Sum(sum[:0]))
+	id[6] = id[6]&0x0f | 0x80
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
