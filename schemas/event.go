@@ -37,7 +37,7 @@ type Event struct {
 	ActorName string
 	Keys      []Key     // what it was performed with
 	Makes     []Binding // what it proves
-	Ends      []End     // which keys it ends
+	Ends      []End     // which keys it ends (the correlator keeps them as bindings of relation ended or revoked)
 
 	Authority  string // the role, service account or impersonated user in whose name it ran
 	Scopes     string // space separated
@@ -102,6 +102,10 @@ type Binding struct {
 	// enforce: a later use is attributed all the same, and flagged.
 	ExpiresNanos int64
 
+	// What the same record shows of the child: how it was authenticated.
+	AuthMethod string
+	MFA        MFA
+
 	// Proof is the event that shows it. The decoder leaves the rest to the
 	// correlator, which copies it from the event.
 	Proof      ID
@@ -109,6 +113,14 @@ type Binding struct {
 	Source     string
 	Evidence   Evidence
 	Version    uint64
+}
+
+// Progress says up to where a partition is accounted for.
+type Progress struct {
+	Topic          string
+	Partition      int32
+	Offset         int64 // the next one to read: everything below is in the tables
+	WatermarkNanos int64
 }
 
 // DeadLetter is a record, or an item of one, that could not be decoded.
@@ -155,7 +167,7 @@ func (e *Event) visitStrings(f func(*string)) {
 	}
 	for i := range e.Makes {
 		b := &e.Makes[i]
-		for _, s := range []*string{&b.Child.Namespace, &b.Child.Value, &b.Parent.Namespace, &b.Parent.Value, &b.ChildName, &b.ParentName} {
+		for _, s := range []*string{&b.Child.Namespace, &b.Child.Value, &b.Parent.Namespace, &b.Parent.Value, &b.ChildName, &b.ParentName, &b.AuthMethod} {
 			f(s)
 		}
 	}

@@ -112,9 +112,11 @@ const (
 	RelationInvoked                // the parent called the child
 	RelationRanAs                  // the child ran inside the parent
 	RelationGranted                // the parent is the grant under which the child exists; never a step of the path
+	RelationEnded                  // the child ended at From; no parent
+	RelationRevoked                // the child was withdrawn at From; no parent
 )
 
-var relationNames = []string{"", "authenticated", "issued", "refreshed", "assumed", "exchanged", "impersonated", "delegated", "spawned", "invoked", "ran_as", "granted"}
+var relationNames = []string{"", "authenticated", "issued", "refreshed", "assumed", "exchanged", "impersonated", "delegated", "spawned", "invoked", "ran_as", "granted", "ended", "revoked"}
 
 func (r Relation) String() string { return word(relationNames, r) }
 
