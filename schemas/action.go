@@ -1,5 +1,7 @@
 package schemas
 
+import "strings"
+
 // Action is an event with its attribution: one row of the actions table.
 // An Action owns its memory; whoever receives one may keep it, and must not
 // change it.
@@ -71,4 +73,11 @@ func (e *Event) FirstKey(k Kind) Key {
 		}
 	}
 	return Key{}
+}
+
+// ProtocolSpan reports whether a tool call is the protocol's own span of it
+// (MCP's tools/call, on either side), as opposed to the call as the agent made
+// it. The agent's call is the cause of what follows where there is one.
+func (e *Event) ProtocolSpan() bool {
+	return e.Class == ClassToolCall && strings.HasPrefix(e.Action, "tools/call")
 }

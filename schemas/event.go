@@ -53,6 +53,11 @@ type Event struct {
 	// placeholder such as HIDDEN_DUE_TO_SECURITY_REASONS.
 	Redacted bool
 
+	// SelfReported is set by sources whose records describe their own sender
+	// (telemetry): a workload they name is what they say, not what somebody
+	// authenticated, so that a walk starting there is stated at best.
+	SelfReported bool
+
 	// BindOnly names the reason for which the event makes bindings but is no
 	// row of its own, such as "plain_span"; empty for an ordinary event.
 	BindOnly string

@@ -1,0 +1,29 @@
+// Package correlate finds out who drove each event. It is pure: no I/O, no
+// clock, no goroutine, no log, and the same events in any order give the same
+// final rows.
+//
+//	events ──Process──► state.learn: bindings become edges between keys
+//	                    engine:      each event becomes a waiting row
+//	                    resolve:     walk upward from the row's keys
+//	                    attribute:   grade, reason, chain, cause, grant, policy, flags
+//	         ◄─────────  Action for every new or improved row, Binding for every new edge
+//
+// State is a graph of keys (state.go). A row depends on the keys that its walk
+// visited; when one of them learns something, the row is resolved again and is
+// written again, with a higher version, if anything changed. Because a row is
+// a pure function of the edges known, the order in which they arrive cannot
+// matter.
+//
+// Invariants:
+//   - An edge set is merged, never overwritten by what came last: of equal
+//     bindings the one with the earliest proof stays.
+//   - Whatever chooses between candidates orders them by time, then by id or
+//     key, never by arrival and never by map order.
+//   - Parents are looked up by key at each step. An edge holds no pointer to
+//     its parent, so that an evicted key leaves no memory behind.
+//   - Event time decides everything. A row waits until the watermark has
+//     passed it by the allowed lateness (watermark.go), then leaves.
+//
+// Rejected: union-find over keys (a binding holds for a time, and a path must
+// be shown hop by hop); one window per kind of join (a chain crosses them all).
+package correlate

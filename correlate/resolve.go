@@ -1,0 +1,573 @@
+package correlate
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"catena/schemas"
+)
+
+// resolve attributes a row afresh and reports whether it has to be written.
+func (e *Engine) resolve(r *row) bool {
+	before := r.act
+	now := &schemas.Action{Event: before.Event, Version: before.Version}
+	now.Flags &= flagsOfRecord
+	now.AuthMethod, now.MFA = r.authMethod, r.mfa
+	w := e.walkerFor(r)
+	paths := w.all(&now.Event)
+	e.attribute(now, paths, before.Hops)
+	e.findCause(now, paths)
+	e.findGrant(now, w, paths)
+	e.findDecision(now, r)
+	e.findAssurance(now, w, paths)
+	e.compare(now, w, paths)
+	if now.PolicyDecision == schemas.VerdictDeny && now.Class != schemas.ClassDecision && now.Outcome == schemas.OutcomeSuccess {
+		now.Flags |= schemas.FlagDeniedButDone
+	}
+	if now.Class == schemas.ClassDecision {
+		e.judge(r, now)
+	}
+	if before.Version != 0 && same(before, now) {
+		return false
+	}
+	r.act = now
+	return true
+}
+
+// flagsOfRecord are the flags that come from the record and its arrival; all
+// others are worked out anew each time.
+const flagsOfRecord = schemas.FlagFutureTime | schemas.FlagLate | schemas.FlagImpersonated | schemas.FlagSpoofableSourceIP
+
+// all climbs from every key of an event, in order of precedence, and from the
+// actor when there is no key.
+func (w *walker) all(ev *schemas.Event) []path {
+	keys := make([]schemas.Key, 0, len(ev.Keys)+1)
+	for _, k := range ev.Keys {
+		if k.Kind != schemas.KindGrant {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortStableFunc(keys, func(a, b schemas.Key) int { return int(a.Kind) - int(b.Kind) })
+	paths := make([]path, 0, len(keys)+1)
+	for _, k := range keys {
+		p := w.climb(k, ev.TimeNanos)
+		if ev.SelfReported && k.Kind == schemas.KindWorkload && p.rooted {
+			p.strength = min(p.strength, schemas.StrengthStated)
+			if p.reason == schemas.ReasonComplete {
+				p.reason = schemas.ReasonSelfReported
+			}
+		}
+		paths = append(paths, p)
+	}
+	if authenticates(keys) || !ev.Actor.Kind.Root() {
+		return paths
+	}
+	p := w.climb(ev.Actor, ev.TimeNanos)
+	p.strength, p.reason = min(p.strength, schemas.StrengthStated), schemas.ReasonNoKey
+	return append(paths, p)
+}
+
+// authenticates reports whether any key names a credential, a session, a call
+// or a place: a bare request id or address says nothing of who.
+func authenticates(keys []schemas.Key) bool {
+	return slices.ContainsFunc(keys, func(k schemas.Key) bool {
+		return k.Kind != schemas.KindRequest && k.Namespace != addressNamespace
+	})
+}
+
+// attribute picks the path that counts and writes what it says.
+func (e *Engine) attribute(a *schemas.Action, paths []path, before []schemas.Hop) {
+	i := choosePath(paths)
+	switch {
+	case a.Class == schemas.ClassLogin && a.Outcome != schemas.OutcomeSuccess && a.Outcome != schemas.OutcomeUnknown:
+		e.failedLogin(a)
+		return
+	case i < 0:
+		a.Grade, a.Reason = schemas.GradeUnattributed, schemas.ReasonNoIdentity
+		if a.Redacted {
+			a.Reason = schemas.ReasonRedactedKey
+		}
+		return
+	}
+	p := &paths[i]
+	a.Flags |= p.flags
+	a.Reason, a.Candidates = p.reason, p.candidates
+	a.Hops, a.Depth = hops(a, p, before), len(p.steps)
+	a.ChainID = chainID(p)
+	switch {
+	case p.ambiguous:
+		a.Grade, a.Frontier = schemas.GradeAmbiguous, p.fork
+	case !p.rooted:
+		a.Grade, a.Frontier = schemas.GradeUnattributed, p.end()
+		if a.Redacted {
+			a.Reason = schemas.ReasonRedactedKey
+		}
+	default:
+		a.Grade = gradeOf(p.strength)
+		a.Root = p.end()
+		a.RootName = rootName(a, p)
+	}
+}
+
+// failedLogin: the name is a claim. Nothing is bound and no chain gets it.
+func (e *Engine) failedLogin(a *schemas.Action) {
+	a.Reason = schemas.ReasonFailedLogin
+	if a.Actor.IsZero() {
+		a.Reason = schemas.ReasonNoIdentity
+		return
+	}
+	a.Grade, a.Root, a.RootName = schemas.GradeStated, a.Actor, a.ActorName
+	a.Hops = []schemas.Hop{{Key: a.Actor, Name: a.ActorName, Strength: schemas.StrengthStated}}
+}
+
+// choosePath returns the first path that is rooted without a weak step, else
+// the first that is rooted, else a fork, else a frontier; -1 if none counts. A
+// bare address is a place and no identity, and a request id that nothing is
+// bound to never had an owner to miss.
+func choosePath(paths []path) int {
+	pick, rank := -1, 0
+	for i := range paths {
+		p := &paths[i]
+		r := 1
+		switch {
+		case p.start.Namespace == addressNamespace, p.start.Kind == schemas.KindRequest && len(p.steps) == 0 && !p.ambiguous:
+			r = 0
+		case p.rooted && p.strength != schemas.StrengthWeak:
+			r = 4
+		case p.rooted:
+			r = 3
+		case p.ambiguous:
+			r = 2
+		}
+		if r > rank {
+			pick, rank = i, r
+		}
+	}
+	return pick
+}
+
+func gradeOf(s schemas.Strength) schemas.Grade {
+	switch s {
+	case schemas.StrengthExact:
+		return schemas.GradeProven
+	case schemas.StrengthStated:
+		return schemas.GradeStated
+	default:
+		return schemas.GradeInferred
+	}
+}
+
+// hops turns a path around: from the root to the action's own key.
+func hops(a *schemas.Action, p *path, before []schemas.Hop) []schemas.Hop {
+	out := make([]schemas.Hop, 0, len(p.steps)+1)
+	top := schemas.Hop{Key: p.end(), Strength: schemas.StrengthExact}
+	if len(p.steps) == 0 {
+		top.Strength = p.strength
+	}
+	if n := len(p.steps); n > 0 {
+		top.Name = p.steps[n-1].edge.ParentName
+	} else if p.end() == a.Actor {
+		top.Name = a.ActorName
+	}
+	out = append(out, top)
+	for i := len(p.steps) - 1; i >= 0; i-- {
+		b := p.steps[i].edge
+		h := schemas.Hop{Key: b.Child, Name: b.ChildName, Relation: b.Relation, Strength: b.Strength, Proof: b.Proof, AtNanos: b.ProofNanos}
+		if h.Name == "" && i > 0 {
+			h.Name = p.steps[i-1].edge.ParentName
+		}
+		if provesItself(a, b, before) {
+			h.Proof, h.AtNanos = a.ID, a.TimeNanos
+		}
+		out = append(out, h)
+	}
+	return out
+}
+
+// provesItself reports whether the event itself makes a binding. Its own
+// record is then the proof that is shown, whoever proved it first. A row that
+// came back from the tables no longer has the bindings of its event, but its
+// hops as written say the same.
+func provesItself(a *schemas.Action, b *schemas.Binding, before []schemas.Hop) bool {
+	for i := range a.Makes {
+		m := &a.Makes[i]
+		if m.Child == b.Child && m.Parent == b.Parent && m.Relation == b.Relation && m.FromNanos == b.FromNanos {
+			return true
+		}
+	}
+	for i := 1; i < len(before); i++ {
+		h := &before[i]
+		if h.Proof == a.ID && h.Key == b.Child && h.Relation == b.Relation && before[i-1].Key == b.Parent {
+			return true
+		}
+	}
+	return false
+}
+
+func rootName(a *schemas.Action, p *path) string {
+	for i := len(p.steps) - 1; i >= 0; i-- {
+		if p.steps[i].edge.Parent == p.end() && p.steps[i].edge.ParentName != "" {
+			return p.steps[i].edge.ParentName
+		}
+	}
+	if p.end() == a.Actor && a.ActorName != "" {
+		return a.ActorName
+	}
+	return p.end().Value
+}
+
+// chainID derives from the highest key of the path alone; a long-lived key is
+// cut by the UTC day on which it was itself used.
+func chainID(p *path) schemas.ID {
+	k := p.chainKey
+	if k.IsZero() {
+		k = p.end()
+	}
+	if !k.LongLived() {
+		return schemas.MakeID("chain", k.String())
+	}
+	at := p.chainNanos
+	return schemas.MakeID("chain", k.String(), strconv.FormatInt(at/int64(24*time.Hour), 10))
+}
+
+// findCause looks upward for the tool call that drove the action.
+func (e *Engine) findCause(a *schemas.Action, paths []path) {
+	pick := choosePath(paths)
+	order := make([]int, 0, len(paths))
+	if pick >= 0 {
+		order = append(order, pick)
+	}
+	for i := range paths {
+		if i != pick {
+			order = append(order, i)
+		}
+	}
+	for _, i := range order {
+		if e.causeOn(a, &paths[i]) {
+			return
+		}
+	}
+}
+
+// causeOn sets the cause if a path runs through a tool call. The nearest call
+// that the agent made counts; the protocol's span only where there is none.
+func (e *Engine) causeOn(a *schemas.Action, p *path) bool {
+	grade, at := schemas.CauseExact, p.start
+	var protocol schemas.ID
+	protocolGrade := schemas.CauseNone
+	for i := -1; i < len(p.steps); i++ {
+		if i >= 0 {
+			b := p.steps[i].edge
+			if b.Strength == schemas.StrengthWeak {
+				grade = schemas.CauseInferred
+			}
+			if p.loose && b.Child == p.fork && b.Proof.IsZero() {
+				return e.looseCause(a, p)
+			}
+			at = b.Parent
+		}
+		n := e.state.find(at)
+		if n == nil || n.call == nil || n.call.event == a.ID {
+			continue
+		}
+		if n.call.tool {
+			a.CauseID, a.CauseGrade = n.call.event, grade
+			return true
+		}
+		if protocol.IsZero() && !a.ProtocolSpan() {
+			protocol, protocolGrade = n.call.event, grade
+		}
+	}
+	a.CauseID, a.CauseGrade = protocol, protocolGrade
+	return !protocol.IsZero()
+}
+
+// looseCause: several calls could have driven it. If all stand for one tool
+// call, that is it; otherwise nobody is named.
+func (e *Engine) looseCause(a *schemas.Action, p *path) bool {
+	if len(p.causes) == 0 || p.causes[0].IsZero() {
+		return false
+	}
+	a.CauseID, a.CauseGrade = schemas.ID{}, schemas.CauseAmbiguous
+	return true
+}
+
+// findGrant applies the grants under which the keys of the path exist.
+func (e *Engine) findGrant(a *schemas.Action, w *walker, paths []path) {
+	var inside schemas.Key
+	var insideFrom int64
+	windows := 0
+	for _, g := range e.grantsOf(a, paths) {
+		n := e.state.intern(g, 0)
+		e.state.depend(n, w.row)
+		for i := range n.grants {
+			b := &n.grants[i]
+			windows++
+			// No skew: the system that enforces the window also writes the record.
+			if b.FromNanos <= a.TimeNanos+a.ResolutionNanos && (b.UntilNanos == 0 || a.TimeNanos < b.UntilNanos) &&
+				(n.endedNanos == 0 || a.TimeNanos < n.endedNanos) && (n.revokedNanos == 0 || a.TimeNanos < n.revokedNanos) &&
+				(inside.IsZero() || b.FromNanos > insideFrom) {
+				inside, insideFrom = g, b.FromNanos
+			}
+		}
+	}
+	a.GrantID = inside.Value
+	if inside.IsZero() && windows > 0 && usesRight(a.Class) {
+		a.Flags |= schemas.FlagOutsideGrant
+	}
+	if own := a.FirstKey(schemas.KindGrant); a.Class == schemas.ClassGrant && !own.IsZero() {
+		a.GrantID = own.Value
+	}
+}
+
+// usesRight tells the classes that exercise a right from those that manage it.
+func usesRight(c schemas.Class) bool {
+	switch c {
+	case schemas.ClassCommand, schemas.ClassDataAccess, schemas.ClassAPICall, schemas.ClassToolCall:
+		return true
+	}
+	return false
+}
+
+// grantsOf lists, in order, the grants of the keys on the path that counts.
+func (e *Engine) grantsOf(a *schemas.Action, paths []path) (out []schemas.Key) {
+	pick := choosePath(paths)
+	if pick < 0 {
+		return nil
+	}
+	p := &paths[pick]
+	at := p.start
+	for i := -1; i < len(p.steps); i++ {
+		if i >= 0 {
+			at = p.steps[i].edge.Parent
+		}
+		if n := e.state.find(at); n != nil && at.Kind != schemas.KindGrant {
+			for j := range n.grants {
+				out = append(out, n.grants[j].Parent)
+			}
+		}
+	}
+	slices.SortFunc(out, schemas.Key.Compare)
+	return slices.Compact(out)
+}
+
+// findDecision attaches the policy decisions about the row's own call, or
+// about the tool call that caused it. Deny wins.
+func (e *Engine) findDecision(a *schemas.Action, r *row) {
+	if a.Class == schemas.ClassDecision {
+		a.PolicyDecision, a.PolicyID = a.Decision.Verdict, a.Decision.ID
+		return
+	}
+	var found []decision
+	for _, k := range a.Keys {
+		if n := e.state.find(k); k.Kind == schemas.KindCall && n != nil {
+			found = append(found, n.decisions...)
+		}
+	}
+	if c := e.rows[a.CauseID]; len(found) == 0 && c != nil {
+		for _, k := range c.act.Keys {
+			if n := e.state.find(k); k.Kind == schemas.KindCall && n != nil {
+				e.state.depend(n, r)
+				found = append(found, n.decisions...)
+			}
+		}
+	}
+	for _, d := range found {
+		if d.verdict > a.PolicyDecision {
+			a.PolicyDecision, a.PolicyID = d.verdict, d.id
+		}
+	}
+}
+
+// judge attaches a decision to the call that it is about: the one whose span
+// asked, and the tool call above that.
+func (e *Engine) judge(r *row, a *schemas.Action) {
+	var target *node
+	if k := a.FirstKey(schemas.KindCall); !k.IsZero() {
+		target = e.state.intern(k, a.TimeNanos)
+	}
+	if c := e.rows[a.CauseID]; c != nil {
+		if k := c.act.FirstKey(schemas.KindCall); !k.IsZero() {
+			target = e.state.intern(k, a.TimeNanos)
+		}
+	}
+	if target == r.judged {
+		return
+	}
+	if old := r.judged; old != nil {
+		old.decisions = slices.DeleteFunc(old.decisions, func(d decision) bool { return d.row == r })
+		e.wake(old)
+	}
+	r.judged = target
+	if target == nil {
+		return
+	}
+	target.decisions = append(target.decisions, decision{r, a.Decision.Verdict, a.Decision.ID})
+	slices.SortFunc(target.decisions, func(x, y decision) int { return rowOrder(x.row, y.row) })
+	e.wake(target)
+}
+
+// findAssurance says how well the person at the start of the chain had been
+// authenticated: the facts of the highest session on the path, or of a login
+// session of that person that fits by name and time.
+func (e *Engine) findAssurance(a *schemas.Action, w *walker, paths []path) {
+	pick := choosePath(paths)
+	if pick < 0 || a.Root.IsZero() || a.Reason == schemas.ReasonFailedLogin {
+		return
+	}
+	p := &paths[pick]
+	for i := len(p.steps) - 1; i >= 0; i-- {
+		b := p.steps[i].edge
+		if b.Relation == schemas.RelationAuthenticated && b.Child.Kind == schemas.KindSession {
+			if b.MFA != schemas.MFAUnknown || b.AuthMethod != "" {
+				a.MFA, a.AuthMethod = b.MFA, b.AuthMethod
+			}
+			return
+		}
+	}
+	if a.Root.Kind == schemas.KindHuman && p.strength == schemas.StrengthStated {
+		e.lend(a, w)
+	}
+}
+
+// loginWindow is how old a login session may be to lend its facts.
+const loginWindow = int64(24 * time.Hour)
+
+// lend shows the one login session of the root that fits by name and time. It
+// changes neither grade nor chain.
+func (e *Engine) lend(a *schemas.Action, w *walker) {
+	root := e.state.find(a.Root)
+	if root == nil {
+		return
+	}
+	var fit *schemas.Binding
+	for _, k := range root.down {
+		n := e.state.find(k)
+		if n == nil {
+			continue
+		}
+		e.state.depend(n, w.row)
+		i := slices.IndexFunc(n.up, func(b schemas.Binding) bool {
+			return b.Relation == schemas.RelationAuthenticated && b.Parent == a.Root
+		})
+		if i < 0 {
+			continue
+		}
+		b := &n.up[i]
+		begun := b.ProofNanos <= a.TimeNanos+w.slack && b.ProofNanos > a.TimeNanos-loginWindow
+		over := n.endedNanos != 0 && a.TimeNanos > n.endedNanos+w.slack || n.revokedNanos != 0 && a.TimeNanos > n.revokedNanos+w.slack
+		if !begun || over {
+			continue
+		}
+		if fit != nil {
+			return // two sessions fit: none is shown
+		}
+		fit = b
+	}
+	if fit == nil {
+		return
+	}
+	a.MFA, a.AuthMethod = fit.MFA, fit.AuthMethod
+	a.Hops = slices.Insert(a.Hops, 1, schemas.Hop{Key: fit.Child, Name: fit.ChildName, Relation: fit.Relation,
+		Strength: schemas.StrengthWeak, Proof: fit.Proof, AtNanos: fit.ProofNanos, Lent: true})
+}
+
+// compare holds the paths of one action against each other: different people
+// or different workloads mean a credential in the wrong hands.
+func (e *Engine) compare(a *schemas.Action, w *walker, paths []path) {
+	pick := choosePath(paths)
+	if pick < 0 || a.Root.IsZero() || a.Reason == schemas.ReasonFailedLogin {
+		return
+	}
+	main := &paths[pick]
+	for i := range paths {
+		p := &paths[i]
+		if i == pick || !p.rooted || p.loose {
+			continue
+		}
+		if contradict(main, p) {
+			a.Flags |= schemas.FlagDivergent
+			c := schemas.Candidate{Parent: p.start, Root: p.end()}
+			if len(p.steps) > 0 {
+				c.Parent, c.Proof = p.steps[0].edge.Parent, p.steps[0].edge.Proof
+			}
+			if !slices.Contains(a.Candidates, c) {
+				a.Candidates = append(a.Candidates, c)
+			}
+		}
+	}
+	e.checkAddress(a, w, paths)
+}
+
+// contradict reports whether two paths of one action end in different people
+// or start in different workloads. Names of different namespaces cannot be
+// compared, and a workload's own credential does not contradict the person who
+// asked for the call.
+func contradict(a, b *path) bool {
+	x, y := a.end(), b.end()
+	if x.Kind == schemas.KindHuman && y.Kind == schemas.KindHuman && x.Namespace == y.Namespace && x.Value != y.Value {
+		return true
+	}
+	v, u := firstWorkload(a), firstWorkload(b)
+	return !v.IsZero() && !u.IsZero() && v.Namespace == u.Namespace && v.Value != u.Value
+}
+
+// firstWorkload is the lowest workload of a path, addresses aside.
+func firstWorkload(p *path) schemas.Key {
+	at := p.start
+	for i := -1; i < len(p.steps); i++ {
+		if i >= 0 {
+			at = p.steps[i].edge.Parent
+		}
+		if at.Kind == schemas.KindWorkload && at.Namespace != addressNamespace {
+			return at
+		}
+		if at.Kind == schemas.KindCall {
+			return schemas.Key{} // what a call ran on says nothing of whose the key is
+		}
+	}
+	return schemas.Key{}
+}
+
+// checkAddress flags a workload's token that is used from elsewhere: from an
+// address that is none of the workload's, or, where its addresses are not
+// known, from another than that of the token's first use.
+func (e *Engine) checkAddress(a *schemas.Action, w *walker, paths []path) {
+	i := slices.IndexFunc(paths, func(p path) bool { return p.start.Kind == schemas.KindToken })
+	if i < 0 || a.SourceIP == "" {
+		return
+	}
+	if _, err := netip.ParseAddr(a.SourceIP); err != nil {
+		return // a service's name, not an address
+	}
+	load := firstWorkload(&paths[i])
+	if load.IsZero() {
+		return
+	}
+	n := e.state.find(load)
+	if n == nil {
+		return
+	}
+	e.state.depend(n, w.row)
+	if len(n.down) > 0 {
+		if !slices.ContainsFunc(n.down, func(k schemas.Key) bool { return k.Value == a.SourceIP }) {
+			a.Flags |= schemas.FlagNewSourceIP
+		}
+		return
+	}
+	token := e.state.find(paths[i].start)
+	if token != nil && token.firstUse.ip != "" && token.firstUse.ip != a.SourceIP {
+		a.Flags |= schemas.FlagNewSourceIP
+	}
+}
+
+// same reports whether two attributions of one event say the same.
+func same(a, b *schemas.Action) bool {
+	return a.Grade == b.Grade && a.Reason == b.Reason && a.ChainID == b.ChainID && a.Root == b.Root && a.RootName == b.RootName &&
+		a.Depth == b.Depth && a.Frontier == b.Frontier && a.CauseID == b.CauseID && a.CauseGrade == b.CauseGrade &&
+		a.GrantID == b.GrantID && a.PolicyDecision == b.PolicyDecision && a.PolicyID == b.PolicyID &&
+		a.AuthMethod == b.AuthMethod && a.MFA == b.MFA && a.Flags == b.Flags &&
+		slices.Equal(a.Hops, b.Hops) && slices.Equal(a.Candidates, b.Candidates)
+}

@@ -1,0 +1,438 @@
+package correlate
+
+import (
+	"slices"
+
+	"catena/schemas"
+)
+
+// step is one edge of a path, from a key to what drives it.
+type step struct {
+	edge *schemas.Binding // valid while the walk lasts
+}
+
+// path is what a walk upward from one key found. Nodes are implied: the start
+// key, then each step's parent.
+type path struct {
+	start  schemas.Key
+	steps  []step
+	rooted bool // ended at a root rather than at a frontier
+
+	strength schemas.Strength // of the weakest step
+	reason   schemas.Reason   // why it is not exact, or why it stopped
+	flags    schemas.Flags
+
+	chainKey   schemas.Key // highest key on the path that is no principal
+	chainNanos int64       // when that key was used; cuts the chains of long-lived keys
+
+	ambiguous  bool // several candidates with different roots; stopped at the fork
+	loose      bool // the step at the fork could be any of the candidates
+	candidates []schemas.Candidate
+	causes     []schemas.Key // per candidate at a loose fork: its nearest tool call, zero if none
+	fork       schemas.Key
+}
+
+func (p *path) end() schemas.Key {
+	if len(p.steps) == 0 {
+		return p.start
+	}
+	return p.steps[len(p.steps)-1].edge.Parent
+}
+
+// under puts an edge below a path: the child is driven by where p starts.
+func (p path) under(b *schemas.Binding, childNanos int64) path {
+	p.start = b.Child
+	p.steps = append([]step{{b}}, p.steps...)
+	p.strength = min(p.strength, b.Strength)
+	if p.chainKey.IsZero() && !b.Child.Kind.Principal() {
+		p.chainKey, p.chainNanos = b.Child, childNanos
+	}
+	if p.rooted && p.reason == schemas.ReasonComplete {
+		p.reason = whyNotExact(b)
+	}
+	return p
+}
+
+// whyNotExact is the reason that a step gives a path which is otherwise complete.
+func whyNotExact(b *schemas.Binding) schemas.Reason {
+	switch {
+	case b.Strength == schemas.StrengthExact:
+		return schemas.ReasonComplete
+	case b.Strength == schemas.StrengthStated && (b.Child.Kind == schemas.KindCall || b.Child.Kind == schemas.KindSession):
+		return schemas.ReasonSelfReported
+	case b.Strength == schemas.StrengthStated:
+		return schemas.ReasonNameOnly
+	case b.Child.Kind.Principal():
+		return schemas.ReasonSubjectMatch
+	default:
+		return schemas.ReasonTimeContainment
+	}
+}
+
+// stopped is a path that ends where it begins.
+func stopped(k schemas.Key, nanos int64, reason schemas.Reason) path {
+	p := path{start: k, strength: schemas.StrengthExact, reason: reason}
+	if k.Kind.Root() && reason == schemas.ReasonComplete {
+		p.rooted = true
+	}
+	if !k.Kind.Principal() {
+		p.chainKey, p.chainNanos = k, nanos
+	}
+	return p
+}
+
+// maxVisits bounds the work of one walk, whatever shape the bindings have.
+const maxVisits = 512
+
+// walker climbs from one row.
+type walker struct {
+	e      *Engine
+	row    *row
+	slack  int64 // skew and the record's own resolution
+	stack  []schemas.Key
+	visits int
+}
+
+func (e *Engine) walkerFor(r *row) *walker {
+	return &walker{e: e, row: r, slack: int64(e.cfg.Skew) + r.act.ResolutionNanos}
+}
+
+// climb finds the best path upward from a key. at is the time at which the key
+// was used: that of the action, or of the mint below which the walk stands.
+//
+// Exact bindings are tried before stated ones and those before weak ones;
+// within one strength calls before tokens before sessions before workloads
+// before principals. The first that leads to a root over exact steps wins;
+// otherwise the best does.
+func (w *walker) climb(k schemas.Key, at int64) path {
+	if slices.Contains(w.stack, k) {
+		p := stopped(k, at, schemas.ReasonCycle)
+		p.flags |= schemas.FlagCycle
+		return p
+	}
+	w.visits++
+	if len(w.stack) >= w.e.cfg.MaxDepth || w.visits > maxVisits {
+		p := stopped(k, at, schemas.ReasonDepthLimit)
+		p.flags |= schemas.FlagDepthLimit
+		return p
+	}
+	n := w.e.state.intern(k, 0) // a key asked for is a key waited for
+	w.e.state.depend(n, w.row)
+	w.stack = append(w.stack, k)
+	defer func() { w.stack = w.stack[:len(w.stack)-1] }()
+
+	best := w.known(n, at)
+	if !best.rooted && !best.ambiguous {
+		if p := w.weak(n, at); p.rooted || p.ambiguous || len(best.steps) == 0 && len(p.steps) > 0 {
+			best = p
+		}
+	} else if best.rooted && len(best.steps) == 0 { // a root as it stands: look for somebody behind it
+		if p := w.weak(n, at); p.rooted || p.ambiguous {
+			best = p
+		}
+	}
+	best.flags |= w.afterEnd(n, at)
+	return best
+}
+
+// known follows exact and stated bindings.
+func (w *walker) known(n *node, at int64) path {
+	best := stopped(n.key, at, w.whyNothing(n))
+	for i := 0; i < len(n.up); {
+		group, next := w.fitting(n.up, i, at)
+		i = next
+		if len(group) == 0 {
+			continue
+		}
+		if group[0].Strength == schemas.StrengthWeak {
+			break
+		}
+		p := w.follow(n, group, at)
+		if p.rooted && p.strength == schemas.StrengthExact {
+			return p
+		}
+		if better(&p, &best) {
+			best = p
+		}
+	}
+	return best
+}
+
+// better prefers a root over a fork over a frontier, and then the stronger.
+func better(a, b *path) bool {
+	if a.rooted != b.rooted {
+		return a.rooted
+	}
+	if a.rooted {
+		return len(b.steps) == 0 || a.strength > b.strength
+	}
+	if a.ambiguous != b.ambiguous {
+		return a.ambiguous
+	}
+	return len(b.steps) == 0 && len(a.steps) > 0
+}
+
+// fitting returns the bindings that hold at a time out of the run that starts
+// at i, all of one strength and kind of parent, and where the next run starts.
+// Of exact and stated ones only the latest count, several if they tie.
+func (w *walker) fitting(up []schemas.Binding, i int, at int64) (fit []*schemas.Binding, next int) {
+	first := &up[i]
+	for ; i < len(up) && up[i].Strength == first.Strength && up[i].Parent.Kind == first.Parent.Kind; i++ {
+		b := &up[i]
+		if !w.holds(b, at) {
+			continue
+		}
+		if len(fit) > 0 && first.Strength != schemas.StrengthWeak && b.FromNanos != fit[0].FromNanos {
+			continue // an earlier mint
+		}
+		fit = append(fit, b)
+	}
+	return fit, i
+}
+
+// holds reports whether a binding holds at a time, clock skew and the record's
+// own resolution allowed.
+func (w *walker) holds(b *schemas.Binding, at int64) bool {
+	return (b.FromNanos == 0 || b.FromNanos <= at+w.slack) && (b.UntilNanos == 0 || at < b.UntilNanos+w.slack)
+}
+
+// whyNothing is the reason for which a walk that stops at n has stopped.
+func (w *walker) whyNothing(n *node) schemas.Reason {
+	switch {
+	case n.key.Kind.Root():
+		return schemas.ReasonComplete
+	case len(n.up) == 0:
+		if w.e.state.evicted.Contains(n.key) {
+			return schemas.ReasonEvicted
+		}
+		return schemas.ReasonNoBindingSeen
+	case n.up[len(n.up)-1].FromNanos > w.row.act.TimeNanos+w.slack:
+		return schemas.ReasonBindingNotYet
+	default:
+		return schemas.ReasonBindingExpired
+	}
+}
+
+// follow goes up a group of exact or stated bindings of one time.
+func (w *walker) follow(n *node, group []*schemas.Binding, at int64) path {
+	paths := make([]path, len(group))
+	for i := range group {
+		paths[i] = w.ascend(group[i], at)
+	}
+	if len(paths) == 1 {
+		return paths[0]
+	}
+	return w.choose(n, at, paths, schemas.ReasonConflict)
+}
+
+// ascend goes one step up. Above a mint, tokens and sessions are judged at the
+// time of the mint; workloads always at the time of the action, because what a
+// workload was doing then is the question.
+func (w *walker) ascend(b *schemas.Binding, at int64) path {
+	up := at
+	if b.FromNanos != 0 && b.Strength != schemas.StrengthWeak {
+		up = b.FromNanos
+	}
+	p := w.climb(b.Parent, up).under(b, at)
+	if b.ExpiresNanos != 0 && at > b.ExpiresNanos+w.slack {
+		p.flags |= schemas.FlagUsedAfterExpiry
+	}
+	return p
+}
+
+// weak follows the weak bindings that hold at the time of the action.
+func (w *walker) weak(n *node, at int64) path {
+	when := at
+	if n.key.Kind == schemas.KindWorkload {
+		when = w.row.act.TimeNanos
+	}
+	var fit []*schemas.Binding
+	for i := range n.up {
+		b := &n.up[i]
+		own := slices.Contains(w.row.act.Keys, b.Parent) // a call does not contain itself
+		if b.Strength == schemas.StrengthWeak && !own && w.holds(b, when) && !w.overBefore(b.Parent, when) {
+			fit = append(fit, b)
+		}
+	}
+	fit = w.innermost(fit)
+	if len(fit) == 0 {
+		return path{start: n.key}
+	}
+	paths := make([]path, 0, len(fit))
+	for i := range fit {
+		paths = append(paths, w.climb(fit[i].Parent, when).under(fit[i], at))
+	}
+	if len(paths) == 1 {
+		return paths[0]
+	}
+	return w.choose(n, at, paths, schemas.ReasonSeveralCandidates)
+}
+
+// overBefore reports whether a session had ended before a time.
+func (w *walker) overBefore(k schemas.Key, at int64) bool {
+	n := w.e.state.find(k)
+	return n != nil && n.endedNanos != 0 && at > n.endedNanos+w.slack
+}
+
+// innermost drops calls that enclose another candidate: of nested calls active
+// at once only the innermost counts.
+func (w *walker) innermost(fit []*schemas.Binding) []*schemas.Binding {
+	if len(fit) < 2 {
+		return fit
+	}
+	outer := map[schemas.Key]bool{}
+	for i := range fit {
+		for k, hops := fit[i].Parent, 0; hops < w.e.cfg.MaxDepth; hops++ {
+			n := w.e.state.find(k)
+			if n == nil {
+				break
+			}
+			w.e.state.depend(n, w.row)
+			if len(n.up) == 0 || n.up[0].Strength != schemas.StrengthExact || n.up[0].Parent.Kind != schemas.KindCall {
+				break
+			}
+			k = n.up[0].Parent
+			outer[k] = true
+		}
+	}
+	return slices.DeleteFunc(fit, func(b *schemas.Binding) bool { return outer[b.Parent] })
+}
+
+// choose decides among several paths up from n that all fit.
+//
+// One chain: the chain is known, and only which of them it was is not. One
+// principal over different sessions: the root is known, and the chain starts
+// at n. Different roots: a root of its own, such as a web identity's subject,
+// is where it stops, and anything else is ambiguous. Never a guess.
+func (w *walker) choose(n *node, at int64, paths []path, reason schemas.Reason) path {
+	slices.SortFunc(paths, func(a, b path) int { return a.steps[0].edge.Parent.Compare(b.steps[0].edge.Parent) })
+	rooted := 0
+	for i := range paths {
+		if paths[i].rooted {
+			rooted++
+		}
+	}
+	if rooted == 0 { // nothing is known above any of them
+		return stopped(n.key, at, cmpReason(n.key.Kind.Root(), schemas.ReasonComplete, reason))
+	}
+	if rooted == len(paths) && sameRoot(paths) {
+		return common(n, at, paths, reason)
+	}
+	p := stopped(n.key, at, reason)
+	p.candidates = candidatesOf(paths)
+	p.fork = n.key
+	if n.key.Kind.Principal() {
+		p.rooted, p.reason = true, schemas.ReasonComplete
+	} else {
+		p.rooted, p.ambiguous = false, true
+	}
+	return p
+}
+
+func cmpReason(is bool, yes, no schemas.Reason) schemas.Reason {
+	if is {
+		return yes
+	}
+	return no
+}
+
+func sameRoot(paths []path) bool {
+	for i := range paths[1:] {
+		if paths[i+1].end() != paths[0].end() {
+			return false
+		}
+	}
+	return true
+}
+
+func candidatesOf(paths []path) []schemas.Candidate {
+	out := make([]schemas.Candidate, 0, len(paths))
+	for i := range paths {
+		c := schemas.Candidate{Parent: paths[i].steps[0].edge.Parent, Proof: paths[i].steps[0].edge.Proof}
+		if paths[i].rooted {
+			c.Root = paths[i].end()
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// common joins paths that meet: what they share is the path, and the step to
+// it is as weak as the weakest of theirs.
+func common(n *node, at int64, paths []path, reason schemas.Reason) path {
+	meet := paths[0].steps[len(paths[0].steps)-1].edge.Parent
+	tail := 0 // index in paths[0] of the first step above where all meet
+	for i, s := range paths[0].steps {
+		if slices.ContainsFunc(paths[1:], func(p path) bool { return !passes(&p, s.edge.Parent) }) {
+			continue
+		}
+		meet, tail = s.edge.Parent, i+1
+		break
+	}
+	first := paths[0].steps[0].edge
+	p := paths[0]
+	p.steps = slices.Clone(paths[0].steps[min(tail, len(paths[0].steps)):])
+	for i := range paths {
+		p.strength = min(p.strength, paths[i].strength)
+		p.flags |= paths[i].flags
+		p.causes = append(p.causes, firstCall(&paths[i]))
+		if paths[i].chainKey != paths[0].chainKey { // one principal, different sessions: the chain starts here
+			p.chainKey, p.chainNanos = n.key, at
+		}
+	}
+	if p.chainKey.Kind.Principal() {
+		p.chainKey = schemas.Key{} // the next key below starts it
+	}
+	if p.strength != schemas.StrengthExact {
+		p.reason = reasonOf(p.reason, reason)
+	}
+	p.steps = append([]step{{&schemas.Binding{Child: n.key, Parent: meet, Relation: first.Relation, Strength: p.strength,
+		ParentName: nameAbove(&paths[0], meet), Source: first.Source}}}, p.steps...)
+	p.start, p.loose, p.fork, p.candidates = n.key, true, n.key, candidatesOf(paths)
+	return p
+}
+
+// reasonOf keeps the more telling of two reasons.
+func reasonOf(own, several schemas.Reason) schemas.Reason {
+	if own == schemas.ReasonComplete {
+		return several
+	}
+	return own
+}
+
+func nameAbove(p *path, k schemas.Key) string {
+	for _, s := range p.steps {
+		if s.edge.Parent == k {
+			return s.edge.ParentName
+		}
+	}
+	return ""
+}
+
+func passes(p *path, k schemas.Key) bool {
+	return slices.ContainsFunc(p.steps, func(s step) bool { return s.edge.Parent == k })
+}
+
+// firstCall is the lowest call above the start of a path.
+func firstCall(p *path) schemas.Key {
+	for _, s := range p.steps {
+		if s.edge.Parent.Kind == schemas.KindCall {
+			return s.edge.Parent
+		}
+	}
+	return schemas.Key{}
+}
+
+// afterEnd flags a use of a key after it had ended or was revoked.
+func (w *walker) afterEnd(n *node, at int64) (f schemas.Flags) {
+	if n.key.Kind != schemas.KindToken && n.key.Kind != schemas.KindSession {
+		return 0
+	}
+	if n.endedNanos != 0 && at > n.endedNanos+w.slack {
+		f |= schemas.FlagUsedAfterEnd
+	}
+	if n.revokedNanos != 0 && at > n.revokedNanos+w.slack {
+		f |= schemas.FlagUsedAfterRevoke
+	}
+	return f
+}
