@@ -1,0 +1,127 @@
+# Everything the project needs is fetched by the targets below, at pinned versions, into one cache that all clones share:
+# ${CATENA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/catena}. What is there already costs nothing. Only Go has to be
+# installed, npm for the embedded engine, and Java and Maven for the targets that name Kafka.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(CATENA_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/catena)
+VERSION ?= $(or $(shell git describe --tags --always --dirty 2>/dev/null),dev)
+
+GOLANGCI_LINT_VERSION := v2.15.0
+GOLANGCI_LINT := $(CACHE)/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
+
+# What may be set on the command line, as in `make bench BENCH=Decode COUNT=6`.
+PKG ?= ./...
+TESTFLAGS ?=
+BENCH ?= .
+BENCHTIME ?= 1s
+COUNT ?= 1
+FUZZ ?= ^Fuzz
+FUZZTIME ?= 60s
+KAFKA_PORT ?= 9092
+KAFKA_DATA ?= $(CACHE)/kafka-data
+
+# need stops with a sentence instead of "command not found": $(call need,command,how to get it).
+need = command -v $(1) >/dev/null || { echo 'make $@ needs $(1), which was not found: $(2)' >&2; exit 1; }
+need_go = $(call need,go,install Go 1.26 or newer (go.dev/dl))
+
+# every_test passes on what go test -v says, and fails if a test was skipped or none matched: for the targets that exist
+# to run tests which plain `go test ./...` skips.
+every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 1 } \
+	END { if (bad) print "make $@: a test that had to run did not" > "/dev/stderr"; exit bad }'
+
+.PHONY: help build demo demo-live test test-kafka check bench fuzz kafka clean \
+	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## compile bin/catena
+	@$(need_go)
+	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/catena ./cmd/catena
+
+demo: libchdb build ## run the five stories once, with Kafka and ClickHouse embedded, and print what catena found
+	bin/catena demo
+
+demo-live: libchdb build ## the same, and keep serving it to a ClickHouse client until Ctrl-C
+	bin/catena demo --serve
+
+test: libchdb ## run all tests that need neither Java nor a server (TESTFLAGS=…)
+	@$(need_go)
+	CATENA_REQUIRE_LIBCHDB=1 go test $(TESTFLAGS) ./...
+
+test-kafka: libchdb kafka-fetch ## run the tests against a real Kafka broker and real ClickHouse clients
+	@$(need_go)
+	@CATENA_TEST_KAFKA=1 CATENA_REQUIRE_LIBCHDB=1 \
+		go test ./cmd/catena -run 'TestKafka' -count=1 -v -timeout 15m | $(every_test)
+	@clients="$$(bash deploy/dev/clients.sh)"; \
+	CATENA_TEST_CLIENTS="$$clients" CATENA_REQUIRE_LIBCHDB=1 \
+		go test ./sinks/embedded -run 'Client' -count=1 -v -timeout 10m | $(every_test)
+
+check: fmt-check tidy-check vet imports lint race ## everything that must hold before a commit, next to the tests
+
+bench: libchdb ## run the benchmarks (BENCH=regexp PKG=./… COUNT=6 for benchstat, BENCHTIME=1s)
+	@$(need_go)
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -count $(COUNT) -timeout 2h $(PKG)
+
+# Up to Go 1.26 a run can end in a bare "context deadline exceeded" when its time is up, with no input to show for it
+# (golang/go#75804, mended in 1.27). That alone is no finding. A finding leaves its input in testdata/fuzz.
+fuzz: ## run each fuzz target for FUZZTIME, one after the other (FUZZ=regexp PKG=./…)
+	@$(need_go)
+	@targets="$$(go test -list '$(FUZZ)' $(PKG) | \
+		awk '/^Fuzz/ { name[++n] = $$1 } $$1 == "ok" { for (i = 1; i <= n; i++) print $$2 ":" name[i]; n = 0 }')"; \
+	[ -n "$$targets" ] || { echo 'make fuzz: no fuzz target matches $(FUZZ)' >&2; exit 1; }; \
+	log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT; \
+	for target in $$targets; do \
+		echo "fuzz $$target"; \
+		go test -run '^$$' -fuzz "^$${target##*:}\$$" -fuzztime $(FUZZTIME) "$${target%:*}" 2>&1 | tee "$$log" && continue; \
+		grep -q '^ *context deadline exceeded$$' "$$log" && ! grep -qE 'Failing input written|^panic:' "$$log" || exit 1; \
+		echo 'time was up in the middle of an input; nothing was found'; \
+	done
+
+kafka: kafka-fetch ## run one Kafka node on 127.0.0.1:9092 until Ctrl-C (KAFKA_PORT=… KAFKA_DATA=folder, which is kept)
+	@deploy/dev/kafka/kafka.sh run --port $(KAFKA_PORT) --data '$(KAFKA_DATA)'
+
+libchdb: ## fetch the embedded ClickHouse engine into the cache
+	@bash deploy/dev/libchdb.sh >/dev/null
+
+kafka-fetch: ## fetch Apache Kafka into the cache
+	@deploy/dev/kafka/kafka.sh fetch >/dev/null
+
+fmt-check: ## fail if gofmt would change a file
+	@$(need_go)
+	@unformatted="$$(gofmt -l .)"; [ -z "$$unformatted" ] || { echo "not gofmt-ed: $$unformatted" >&2; exit 1; }
+
+tidy-check: ## fail if go mod tidy would change go.mod or go.sum
+	@$(need_go)
+	go mod tidy -diff
+
+vet: ## go vet
+	@$(need_go)
+	go vet ./...
+
+imports: ## fail if a package imports against the one-way path
+	@$(need_go)
+	@go test ./cmd/catena -run '^TestImports' -count=1 -v | $(every_test)
+
+lint: ## golangci-lint, built at its pinned version the first time
+	@$(need_go)
+	@[ -x '$(GOLANGCI_LINT)' ] || { echo 'building golangci-lint $(GOLANGCI_LINT_VERSION), once: two to four minutes …' >&2; \
+		GOFLAGS= GOBIN='$(dir $(GOLANGCI_LINT))' \
+		go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION); }
+	'$(GOLANGCI_LINT)' run ./...
+
+race: ## the short tests under the race detector
+	@$(need_go)
+	@$(call need,$(or $(CC),cc),the race detector links with a C compiler (Debian: apt-get install gcc libc6-dev))
+	go test -race -short ./...
+
+clean: ## remove what was built here
+	rm -rf bin
+	find . -name '*.test' -type f -not -path './.git/*' -delete
+
+clean-cache: ## remove what the targets fetched, for all clones, and the data of `make kafka`
+	@case '$(CACHE)' in / | "$$HOME" | "$$HOME/") echo 'make $@: $(CACHE) is no folder of our own' >&2; exit 1 ;; esac
+	cd '$(CACHE)' 2>/dev/null || exit 0; rm -rf bin/golangci-lint-* kafka kafka-data libchdb clients
