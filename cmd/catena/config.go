@@ -1,0 +1,212 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kelseyhightower/envconfig"
+
+	"catena/correlate"
+	"catena/ingest"
+)
+
+// config is what the environment sets. Each field is the variable CATENA_ plus
+// its name; a secret may also stand in the file that CATENA_…_FILE names.
+type config struct {
+	KafkaBrokers       []string `envconfig:"KAFKA_BROKERS" default:"127.0.0.1:9092" desc:"addresses of Kafka brokers, host:port, comma separated"`
+	KafkaTopics        []string `envconfig:"KAFKA_TOPICS" desc:"topics to read, comma separated; with KAFKA_TOPICS_REGEX patterns"`
+	KafkaTopicsRegex   bool     `envconfig:"KAFKA_TOPICS_REGEX" default:"false" desc:"KAFKA_TOPICS are regular expressions"`
+	KafkaGroup         string   `envconfig:"KAFKA_GROUP" default:"catena" desc:"consumer group"`
+	KafkaStart         string   `envconfig:"KAFKA_START" default:"earliest" desc:"where a new group starts: earliest or latest"`
+	KafkaTLS           bool     `envconfig:"KAFKA_TLS" default:"false" desc:"connect with TLS, system roots"`
+	KafkaSASLMechanism string   `envconfig:"KAFKA_SASL_MECHANISM" desc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty for none"`
+	KafkaUser          string   `envconfig:"KAFKA_USER" desc:"SASL user"`
+	KafkaPassword      string   `envconfig:"KAFKA_PASSWORD" secret:"true" desc:"SASL password"`
+
+	TopicFormats map[string]string `envconfig:"TOPIC_FORMATS" desc:"fix the format of topics instead of recognising it: topic:source or topic:otlp_proto, comma separated"`
+
+	ClickHouseAddr     []string `envconfig:"CLICKHOUSE_ADDR" default:"http://127.0.0.1:8123" desc:"ClickHouse: http://host:8123, https://host:8443 or clickhouse://host:9000; several comma separated"`
+	ClickHouseDatabase string   `envconfig:"CLICKHOUSE_DATABASE" default:"catena" desc:"database; made if missing"`
+	ClickHouseUser     string   `envconfig:"CLICKHOUSE_USER" default:"default" desc:"user"`
+	ClickHousePassword string   `envconfig:"CLICKHOUSE_PASSWORD" secret:"true" desc:"password"`
+
+	HMACKey string `envconfig:"HMAC_KEY" secret:"true" desc:"keys the HMAC that replaces secrets found in logs; 16 bytes or more, the same on every instance (openssl rand -hex 32)"`
+
+	Skew            time.Duration `envconfig:"SKEW" default:"1s" desc:"how far two systems' clocks may differ"`
+	OutOfOrderness  time.Duration `envconfig:"OUT_OF_ORDERNESS" default:"15m" desc:"how far the watermark trails the newest event time of a partition"`
+	AllowedLateness time.Duration `envconfig:"ALLOWED_LATENESS" default:"1h" desc:"how long after the watermark a row can still be improved"`
+	Window          time.Duration `envconfig:"WINDOW" default:"168h" desc:"how long a key that nothing touches is remembered"`
+	Memory          bytesize      `envconfig:"MEMORY" default:"1GiB" desc:"limit of the correlator's state"`
+
+	MaxRecord bytesize      `envconfig:"MAX_RECORD" default:"8MiB" desc:"longest record that is decoded; longer ones are dead letters"`
+	BatchRows int           `envconfig:"BATCH_ROWS" default:"50000" desc:"rows of one insert at the most"`
+	BatchAge  time.Duration `envconfig:"BATCH_AGE" default:"1s" desc:"how long a row waits for its insert at the most"`
+	Decoders  int           `envconfig:"DECODERS" default:"0" desc:"decoding goroutines; 0: one a core"`
+	IdleAfter time.Duration `envconfig:"IDLE_AFTER" default:"1m" desc:"a partition without records for so long does not hold the watermark back"`
+	Drain     time.Duration `envconfig:"DRAIN" default:"30s" desc:"time to write what is pending when stopping or giving a partition away"`
+}
+
+const envPrefix = "CATENA"
+
+// loadConfig reads the environment and reports all faults together.
+func loadConfig(env *environment) (*config, error) {
+	var c config
+	var faults []error
+	faults = append(faults, fileSecrets(&c, env.getenv)...)
+	// envconfig stops at its first fault; processing field by field finds all.
+	faults = append(faults, processEach(&c)...)
+	if c.HMACKey != "" && len(c.HMACKey) < 16 {
+		faults = append(faults, errors.New("CATENA_HMAC_KEY: shorter than 16 bytes; make one with `openssl rand -hex 32`"))
+	}
+	if c.KafkaStart != "earliest" && c.KafkaStart != "latest" {
+		faults = append(faults, fmt.Errorf("CATENA_KAFKA_START: %q is neither earliest nor latest", c.KafkaStart))
+	}
+	switch c.KafkaSASLMechanism {
+	case "", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
+	default:
+		faults = append(faults, fmt.Errorf("CATENA_KAFKA_SASL_MECHANISM: %q is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", c.KafkaSASLMechanism))
+	}
+	for _, f := range []struct {
+		name string
+		v    time.Duration
+	}{{"SKEW", c.Skew}, {"OUT_OF_ORDERNESS", c.OutOfOrderness}, {"ALLOWED_LATENESS", c.AllowedLateness}, {"WINDOW", c.Window},
+		{"BATCH_AGE", c.BatchAge}, {"IDLE_AFTER", c.IdleAfter}, {"DRAIN", c.Drain}} {
+		if f.v < 0 {
+			faults = append(faults, fmt.Errorf("CATENA_%s: %v is negative", f.name, f.v))
+		}
+	}
+	if c.BatchRows < 1 {
+		faults = append(faults, fmt.Errorf("CATENA_BATCH_ROWS: %d is not positive", c.BatchRows))
+	}
+	if len(faults) > 0 {
+		return nil, usageError{errors.Join(faults...)}
+	}
+	return &c, nil
+}
+
+// fileSecrets reads the files that CATENA_…_FILE variables name into the
+// fields they stand for.
+func fileSecrets(c *config, getenv func(string) string) []error {
+	return eachField(c, func(name string, f reflect.StructField, v reflect.Value) error {
+		path := getenv(name + "_FILE")
+		if path == "" || f.Tag.Get("secret") == "" {
+			return nil
+		}
+		if getenv(name) != "" {
+			return fmt.Errorf("%s and %s_FILE are both set: use one", name, name)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("%s_FILE: %w", name, err)
+		}
+		v.SetString(strings.TrimRight(string(text), "\r\n"))
+		return nil
+	})
+}
+
+// eachField calls f with every variable's name, field and value.
+func eachField(c *config, f func(name string, field reflect.StructField, v reflect.Value) error) []error {
+	var errs []error
+	v := reflect.ValueOf(c).Elem()
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		if err := f(envPrefix+"_"+field.Tag.Get("envconfig"), field, v.Field(i)); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// processEach lets envconfig fill one field at a time, so that every fault is
+// found and a secret that came from a file stays.
+func processEach(c *config) []error {
+	return eachField(c, func(name string, f reflect.StructField, v reflect.Value) error {
+		if f.Tag.Get("secret") != "" && v.String() != "" {
+			return nil
+		}
+		one := reflect.New(reflect.StructOf([]reflect.StructField{f}))
+		if err := envconfig.Process(envPrefix, one.Interface()); err != nil {
+			var parse *envconfig.ParseError
+			if errors.As(err, &parse) {
+				shown := parse.Value
+				if f.Tag.Get("secret") != "" {
+					shown = "…"
+				}
+				return fmt.Errorf("%s: %q is no %s: %w", name, shown, kindWord(f.Type), parse.Err)
+			}
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		v.Set(one.Elem().Field(0))
+		return nil
+	})
+}
+
+func kindWord(t reflect.Type) string {
+	switch t {
+	case reflect.TypeFor[time.Duration]():
+		return "duration such as 90s or 15m"
+	case reflect.TypeFor[bytesize]():
+		return "size such as 512MiB"
+	}
+	return t.Kind().String()
+}
+
+// printConfig prints the reference of all settings.
+func printConfig(w io.Writer) {
+	fmt.Fprint(w, "\nsettings, from the environment:\n")
+	var c config
+	eachField(&c, func(name string, f reflect.StructField, _ reflect.Value) error {
+		note := ""
+		if f.Tag.Get("secret") != "" {
+			note = "; or " + name + "_FILE"
+		} else if d := f.Tag.Get("default"); d != "" {
+			note = "; default " + d
+		}
+		fmt.Fprintf(w, "  %s\n      %s%s\n", name, f.Tag.Get("desc"), note)
+		return nil
+	})
+}
+
+// correlator is the part of the settings that the correlator takes.
+func (c *config) correlator() correlate.Config {
+	return correlate.Config{Skew: c.Skew, OutOfOrderness: c.OutOfOrderness, AllowedLateness: c.AllowedLateness,
+		Window: c.Window, MemoryBytes: int(c.Memory)}
+}
+
+// decoder is the part of the settings that the decoder takes.
+func (c *config) decoder() ingest.DecoderOptions {
+	topics := map[string]ingest.TopicFormat{}
+	for topic, format := range c.TopicFormats {
+		if strings.HasPrefix(format, "otlp_") {
+			topics[topic] = ingest.TopicFormat{Envelope: format}
+		} else {
+			topics[topic] = ingest.TopicFormat{Source: format}
+		}
+	}
+	return ingest.DecoderOptions{Topics: topics, MaxRecordBytes: int(c.MaxRecord), HMACKey: []byte(c.HMACKey)}
+}
+
+// bytesize is a number of bytes, written 512MiB, 2GiB or plainly.
+type bytesize int64
+
+// Decode implements envconfig.Decoder.
+func (b *bytesize) Decode(s string) error {
+	number := strings.TrimRight(s, "KMGTiBkb ")
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil || n <= 0 {
+		return fmt.Errorf("want a positive number with KiB, MiB, GiB or nothing behind it")
+	}
+	unit, ok := map[string]float64{"": 1, "B": 1, "K": 1e3, "KB": 1e3, "KIB": 1 << 10, "M": 1e6, "MB": 1e6, "MIB": 1 << 20,
+		"G": 1e9, "GB": 1e9, "GIB": 1 << 30}[strings.ToUpper(strings.TrimSpace(s[len(number):]))]
+	if !ok {
+		return fmt.Errorf("unknown unit %q: want KiB, MiB or GiB", s[len(number):])
+	}
+	*b = bytesize(n * unit)
+	return nil
+}

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"catena/correlate"
+	"catena/ingest"
+	"catena/schemas"
+	"catena/schemas/sources"
+	"catena/sinks"
+	"catena/sinks/clickhouse"
+)
+
+// The whole path. Decoding runs on all cores around one single-threaded,
+// deterministic correlator; offsets are committed when the rows are durable.
+//
+//	consumer.Poll ──records──► decode ──events──► engine.Process ──actions, bindings──► writer.Append
+//	      ▲                      │ (all cores)         (one)                                 │
+//	      │                      └──dead letters────────────────────────────────────────────►│
+//	      └──────────────── consumer.Commit ◄──progress── Done ◄── store.Write (ClickHouse) ◄┘
+type pipeline struct {
+	stitcher
+	cfg      *config
+	log      *slog.Logger
+	consumer *ingest.Consumer
+	writer   *sinks.Writer
+	store    *clickhouse.Store
+
+	heard  map[ingest.Partition]time.Time // when a partition last spoke
+	paused bool
+	loaded bool  // the bindings came back from the tables
+	fault  error // of a callback, which can return none
+}
+
+// newPipeline connects everything. Nothing is consumed before [pipeline.run].
+func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline, error) {
+	p := &pipeline{cfg: cfg, log: log, heard: map[ingest.Partition]time.Time{}}
+	var err error
+	if p.stitcher, err = newStitcher(cfg); err != nil {
+		return nil, err
+	}
+	if p.store, err = openStore(ctx, cfg); err != nil {
+		return nil, err
+	}
+	if err = p.store.Migrate(ctx); err != nil {
+		return nil, errors.Join(err, p.store.Close())
+	}
+	p.writer = sinks.NewWriter(p.store, sinks.Options{MaxRows: cfg.BatchRows, MaxAge: cfg.BatchAge, Done: p.durable, Log: log})
+	if p.consumer, err = ingest.NewConsumer(ctx, cfg.consumer(log, p)); err != nil {
+		return nil, errors.Join(err, p.writer.Close(ctx), p.store.Close())
+	}
+	return p, nil
+}
+
+// run moves records until ctx ends, then drains, commits and leaves the group.
+func (p *pipeline) run(ctx context.Context) error {
+	var records []schemas.Record
+	var batch sinks.Batch
+	var err error
+	for ctx.Err() == nil && p.fault == nil {
+		if records, err = p.consumer.Poll(ctx, records[:0]); err != nil {
+			break
+		}
+		batch = sinks.Batch{}
+		p.stitch(records, &batch)
+		p.account(records, &batch)
+		if err = p.append(ctx, &batch); err != nil {
+			break
+		}
+		p.consumer.Allow()
+		p.backPressure()
+	}
+	if ctx.Err() != nil {
+		err = nil // asked to stop
+	}
+	return errors.Join(err, p.fault, p.close())
+}
+
+// account notes how far each partition has come, in the same batch as its rows.
+func (p *pipeline) account(records []schemas.Record, batch *sinks.Batch) {
+	now := time.Now()
+	next := map[ingest.Partition]int64{}
+	for i := range records {
+		part := ingest.Partition{Topic: records[i].Topic, Partition: records[i].Partition}
+		next[part] = max(next[part], records[i].Offset+1)
+		p.heard[part] = now
+	}
+	for part, offset := range next {
+		batch.Progress = append(batch.Progress, schemas.Progress{Topic: part.Topic, Partition: part.Partition,
+			Offset: offset, WatermarkNanos: p.engine.Watermark()})
+	}
+	for part, at := range p.heard {
+		if now.Sub(at) > p.cfg.IdleAfter {
+			p.engine.Idle(part.Topic, part.Partition)
+		}
+	}
+}
+
+// append hands rows to the writer, and waits when even its reserve is full.
+func (p *pipeline) append(ctx context.Context, batch *sinks.Batch) error {
+	for {
+		err := p.writer.Append(batch)
+		if !errors.Is(err, sinks.ErrFull) {
+			return err
+		}
+		select {
+		case <-p.writer.Room():
+		case <-ctx.Done():
+			return ctx.Err() // not appended, so never committed: read again next time
+		}
+	}
+}
+
+// backPressure stops fetching while the database is behind. Polling goes on,
+// so that the group does not take us for dead.
+func (p *pipeline) backPressure() {
+	full := p.writer.Full()
+	if full == p.paused {
+		return
+	}
+	if p.paused = full; full {
+		p.consumer.Pause()
+		p.log.Warn("paused: the database is behind")
+	} else {
+		p.consumer.Resume()
+		p.log.Info("resumed")
+	}
+}
+
+// durable is called by the writer when a batch is in the tables.
+func (p *pipeline) durable(batch *sinks.Batch) {
+	offsets := make([]ingest.Offset, 0, len(batch.Progress))
+	for _, pr := range batch.Progress {
+		offsets = append(offsets, ingest.Offset{Partition: ingest.Partition{Topic: pr.Topic, Partition: pr.Partition}, Next: pr.Offset})
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.Drain)
+	defer cancel()
+	if err := p.consumer.Commit(ctx, offsets); err != nil {
+		p.log.Warn("commit failed; these records will be read again", "error", err)
+	}
+}
+
+// assigned takes partitions over: everything their last owner wrote comes back
+// first. The consumer calls it between polls.
+func (p *pipeline) assigned(ctx context.Context, parts []ingest.Partition, ownerMillis int64) {
+	mine := map[ingest.Partition]bool{}
+	for _, part := range parts {
+		p.engine.Assign(part.Topic, part.Partition, ownerMillis)
+		p.heard[part] = time.Now()
+		mine[part] = true
+	}
+	if err := p.restore(ctx, mine); err != nil {
+		p.fault = fmt.Errorf("restore: %w", err)
+	}
+}
+
+// restore brings back the bindings inside the window, once, and the rows of
+// the given partitions that can still be improved.
+func (p *pipeline) restore(ctx context.Context, mine map[ingest.Partition]bool) error {
+	progress, err := p.store.LoadProgress(ctx)
+	if err != nil {
+		return err
+	}
+	var watermark int64
+	for _, pr := range progress {
+		watermark = max(watermark, pr.WatermarkNanos)
+	}
+	var bindings []schemas.Binding
+	if !p.loaded {
+		err = p.store.LoadBindings(ctx, watermark-int64(p.cfg.Window), func(b *schemas.Binding) error {
+			bindings = append(bindings, *b)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	var actions []*schemas.Action
+	err = p.store.LoadActions(ctx, watermark-int64(p.cfg.AllowedLateness), func(a *schemas.Action) error {
+		if mine[ingest.Partition{Topic: a.Evidence.Topic, Partition: a.Evidence.Partition}] {
+			actions = append(actions, a)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	p.loaded = true
+	p.out.Reset()
+	p.engine.Restore(&p.out, bindings, actions)
+	if len(bindings)+len(actions) > 0 {
+		p.log.Info("restored", "bindings", len(bindings), "actions", len(actions))
+	}
+	return p.append(ctx, &sinks.Batch{Actions: p.out.Actions})
+}
+
+// revoked gives partitions away with everything written and committed.
+func (p *pipeline) revoked(ctx context.Context, parts []ingest.Partition) {
+	if err := p.writer.Flush(ctx); err != nil {
+		p.log.Warn("gave partitions away before all was written; their next owner reads it again", "error", err)
+	}
+	p.lost(parts)
+}
+
+// lost drops the waiting rows of partitions: they are somebody else's.
+func (p *pipeline) lost(parts []ingest.Partition) {
+	for _, part := range parts {
+		p.engine.Unassign(part.Topic, part.Partition)
+		delete(p.heard, part)
+	}
+}
+
+// close drains and leaves: what is pending is written and committed first.
+func (p *pipeline) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.Drain)
+	defer cancel()
+	return errors.Join(p.writer.Close(ctx), p.consumer.Close(ctx), p.store.Close())
+}
+
+// stitcher is the part of the path that needs no server: bytes in, rows out.
+type stitcher struct {
+	decoders []*ingest.Decoder
+	decoded  []ingest.Decoded
+	engine   *correlate.Engine
+	out      correlate.Output
+	skips    map[string]int64
+}
+
+func newStitcher(cfg *config) (stitcher, error) {
+	set, err := sources.Embedded()
+	if err != nil {
+		return stitcher{}, err
+	}
+	first, err := ingest.NewDecoder(set, cfg.decoder())
+	if err != nil {
+		return stitcher{}, err
+	}
+	n := cfg.Decoders
+	if n <= 0 {
+		n = runtime.GOMAXPROCS(0)
+	}
+	s := stitcher{decoders: []*ingest.Decoder{first}, decoded: make([]ingest.Decoded, n), engine: correlate.New(cfg.correlator()), skips: map[string]int64{}}
+	for len(s.decoders) < n {
+		s.decoders = append(s.decoders, first.Clone())
+	}
+	return s, nil
+}
+
+// stitch decodes records side by side, correlates their events in order, and
+// appends the rows to batch. The rows share nothing with the records' memory.
+func (s *stitcher) stitch(records []schemas.Record, batch *sinks.Batch) {
+	share := (len(records) + len(s.decoders) - 1) / len(s.decoders)
+	var wg sync.WaitGroup
+	for i := range s.decoders {
+		part := records[min(i*share, len(records)):min((i+1)*share, len(records))]
+		s.decoded[i].Reset()
+		if len(part) == 0 {
+			continue
+		}
+		wg.Go(func() {
+			for j := range part {
+				s.decoders[i].Decode(&s.decoded[i], &part[j])
+			}
+		})
+	}
+	wg.Wait()
+	s.out.Reset()
+	for i := range s.decoded {
+		s.engine.Process(&s.out, s.decoded[i].Events)
+		batch.DeadLetters = append(batch.DeadLetters, s.decoded[i].Dead...)
+		for _, skip := range s.decoded[i].Skips {
+			s.skips[skip.Name] += int64(skip.Count)
+		}
+	}
+	batch.Actions = append(batch.Actions, s.out.Actions...)
+	batch.Bindings = append(batch.Bindings, s.out.Bindings...)
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+
+	"catena/ingest"
+	"catena/sinks/clickhouse"
+	"catena/sinks/embedded"
+)
+
+var runCommand = command{
+	name: "run", args: "", short: "the daemon: read topics from Kafka, write attributed actions to ClickHouse",
+	help: `
+Reads the topics of CATENA_KAFKA_TOPICS as they are, joins them in memory, and writes to
+ClickHouse one row per action that says who or what drove it, under which authority,
+through which path, and how that is known. Tables are made and migrated at start.
+
+Offsets are committed when the rows are durable: after a crash the records since the last
+commit are read again and land on the same rows. SIGTERM or Ctrl-C drains, writes,
+commits and leaves the group.
+
+  CATENA_KAFKA_BROKERS=kafka:9092 CATENA_KAFKA_TOPICS=okta,cloudtrail,otlp_spans \
+  CATENA_CLICKHOUSE_ADDR=clickhouse://ch:9000 CATENA_HMAC_KEY_FILE=/run/secrets/hmac catena run`,
+	run: runRun,
+}
+
+func runRun(ctx context.Context, env *environment, c *command, args []string) error {
+	var fs flag.FlagSet
+	rest, err := c.parse(env, &fs, args)
+	if errors.Is(err, flag.ErrHelp) {
+		printConfig(env.stdout)
+	}
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		return usagef("unexpected argument %q: everything is set by the environment", rest[0])
+	}
+	cfg, err := loadConfig(env)
+	if err != nil {
+		return err
+	}
+	if len(cfg.KafkaTopics) == 0 {
+		return usagef("CATENA_KAFKA_TOPICS: is not set; name the topics that hold your logs, comma separated")
+	}
+	if cfg.HMACKey == "" {
+		return usagef("CATENA_HMAC_KEY: is not set; it keys the HMAC that replaces secrets found in logs. Make one with `openssl rand -hex 32` and give every instance the same")
+	}
+	log := newLog(env.stderr)
+	p, err := newPipeline(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	log.Info("started", "version", version, "topics", strings.Join(cfg.KafkaTopics, ","), "group", cfg.KafkaGroup)
+	err = p.run(ctx)
+	st := p.engine.Stats()
+	log.Info("stopped", "events", st.Events, "improved", st.Improved, "duplicates", st.Duplicates, "late", st.Late,
+		"keys_evicted", st.KeysEvicted, "rows_evicted", st.RowsEvicted)
+	return err
+}
+
+func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, nil)) }
+
+// consumer is the part of the settings that the consumer takes.
+func (c *config) consumer(log *slog.Logger, p *pipeline) ingest.ConsumerOptions {
+	return ingest.ConsumerOptions{
+		Brokers: c.KafkaBrokers, Group: c.KafkaGroup, Topics: c.KafkaTopics, Regex: c.KafkaTopicsRegex, Start: c.KafkaStart,
+		TLS: c.KafkaTLS, SASLMechanism: c.KafkaSASLMechanism, User: c.KafkaUser, Password: c.KafkaPassword,
+		Logger: log, OnAssigned: p.assigned, OnRevoked: p.revoked, OnLost: p.lost,
+	}
+}
+
+func openStore(ctx context.Context, c *config) (*clickhouse.Store, error) {
+	return clickhouse.Open(ctx, clickhouse.Options{Addrs: c.ClickHouseAddr, Database: c.ClickHouseDatabase,
+		User: c.ClickHouseUser, Password: c.ClickHousePassword})
+}
+
+var migrateCommand = command{
+	name: "migrate", args: "", short: "make or bring up to date the tables in ClickHouse",
+	help: `
+Applies the migrations that the database lacks, in order, and says which. It only goes
+forward, and refuses a database that a newer catena has migrated. catena run does the same
+at its start.
+
+The settings that apply: CATENA_CLICKHOUSE_ADDR, CATENA_CLICKHOUSE_DATABASE,
+CATENA_CLICKHOUSE_USER, CATENA_CLICKHOUSE_PASSWORD.`,
+	run: runMigrate,
+}
+
+func runMigrate(ctx context.Context, env *environment, c *command, args []string) error {
+	var fs flag.FlagSet
+	if _, err := c.parse(env, &fs, args); err != nil {
+		return err
+	}
+	cfg, err := loadConfig(env)
+	if err != nil {
+		return err
+	}
+	store, err := openStore(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = store.Close() }()
+	if err := store.Migrate(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintf(env.stdout, "database %s is up to date\n", cfg.ClickHouseDatabase)
+	return nil
+}
+
+var clickhouseCommand = command{
+	name: "clickhouse", args: "[flags]", short: "the ClickHouse engine as a small server, for one machine",
+	help: `
+Serves ClickHouse's HTTP interface from the engine as a library (libchdb), for trying out,
+tests and single-machine installs. clickhouse-go, curl, @clickhouse/client and
+clickhouse-connect work with it.
+
+It listens on loopback unless told otherwise, and demands a password on any other address
+(--password-file, or CATENA_CLICKHOUSE_PASSWORD).
+
+  catena clickhouse --data /var/lib/catena &
+  curl 'http://127.0.0.1:8123/' --data-binary 'SELECT version()'`,
+	run: runClickHouse,
+}
+
+func runClickHouse(ctx context.Context, env *environment, c *command, args []string) error {
+	var fs flag.FlagSet
+	listen := fs.String("listen", "127.0.0.1:8123", "address to listen on")
+	data := fs.String("data", "", "folder of the tables; without it they are gone when the server stops")
+	if _, err := c.parse(env, &fs, args); err != nil {
+		return err
+	}
+	cfg, err := loadConfig(env)
+	if err != nil {
+		return err
+	}
+	if _, _, err := net.SplitHostPort(*listen); err != nil {
+		return usagef("--listen %q: want host:port: %w", *listen, err)
+	}
+	server, err := startEmbedded(env, *data, *listen, cfg)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(env.stdout, "ClickHouse %s answers at http://%s\n", server.engine.Version(), server.Addr())
+	<-ctx.Done()
+	return server.stop(cfg)
+}
+
+// embeddedServer is the engine with its HTTP front.
+type embeddedServer struct {
+	*embedded.Server
+	engine *embedded.Engine
+}
+
+func startEmbedded(env *environment, dir, listen string, cfg *config) (*embeddedServer, error) {
+	engine, err := embedded.Open(embedded.Options{Library: env.getenv("CATENA_LIBCHDB"), Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	server, err := embedded.NewServer(engine, embedded.ServerOptions{Listen: listen, HandlerOptions: embedded.HandlerOptions{
+		User: cfg.ClickHouseUser, Password: cfg.ClickHousePassword, Log: newLog(env.stderr)}})
+	if err != nil {
+		return nil, errors.Join(err, engine.Close())
+	}
+	return &embeddedServer{server, engine}, nil
+}
+
+func (s *embeddedServer) stop(cfg *config) error {
+	ctx, cancel := context.WithTimeout(context.Background(), cfg.Drain)
+	defer cancel()
+	return errors.Join(s.Close(ctx), s.engine.Close())
+}

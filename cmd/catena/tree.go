@@ -1,0 +1,258 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"catena/schemas"
+)
+
+// A chain as a tree: the root, the keys on the way down, and under each key
+// the actions performed with it; what a tool call caused stands under the call.
+
+// branch is one line of the tree and what hangs below it.
+type branch struct {
+	text     string
+	at       int64 // for order among siblings
+	children []*branch
+}
+
+// painter writes trees, in colour on a terminal.
+type painter struct {
+	w      io.Writer
+	colour bool
+}
+
+const (
+	bold   = "\x1b[1m"
+	dim    = "\x1b[2m"
+	red    = "\x1b[31m"
+	green  = "\x1b[32m"
+	yellow = "\x1b[33m"
+	blue   = "\x1b[34m"
+	cyan   = "\x1b[36m"
+	reset  = "\x1b[0m"
+)
+
+func (p *painter) paint(code, s string) string {
+	if !p.colour || s == "" {
+		return s
+	}
+	return code + s + reset
+}
+
+func (p *painter) grade(g schemas.Grade) string {
+	code := map[schemas.Grade]string{schemas.GradeProven: green, schemas.GradeStated: cyan, schemas.GradeInferred: blue,
+		schemas.GradeAmbiguous: yellow, schemas.GradeUnattributed: red}[g]
+	return p.paint(code, g.String())
+}
+
+// chain prints one chain. The rows are those of one chain_id.
+func (p *painter) chain(rows []*schemas.Action) {
+	rows = slices.SortedFunc(slices.Values(rows), actionOrder)
+	if len(rows) == 0 {
+		return
+	}
+	t := &chainTree{p: p, calls: map[schemas.Key]*schemas.Action{}, byID: map[schemas.ID]*branch{}, keys: map[string]*branch{}}
+	for _, a := range rows {
+		if k := ownCall(a); !k.IsZero() {
+			t.calls[k] = a
+		}
+	}
+	t.top = &branch{}
+	for _, a := range rows {
+		t.place(a)
+	}
+	t.hang(rows)
+	fmt.Fprintln(p.w, t.summary(rows))
+	p.branches(t.top.children, "")
+}
+
+type chainTree struct {
+	p     *painter
+	top   *branch
+	calls map[schemas.Key]*schemas.Action // the action of a span
+	byID  map[schemas.ID]*branch
+	keys  map[string]*branch // path of keys → its line
+}
+
+// ownCall is the span that an action is, if it is one.
+func ownCall(a *schemas.Action) schemas.Key {
+	k := a.FirstKey(schemas.KindCall)
+	if k.IsZero() || a.SpanID == "" || !strings.HasSuffix(k.Value, a.SpanID) || a.Class == schemas.ClassDecision {
+		return schemas.Key{}
+	}
+	return k
+}
+
+// place makes the action's line; hang finds its parent once all lines exist.
+func (t *chainTree) place(a *schemas.Action) {
+	t.byID[a.ID] = &branch{text: t.line(a), at: a.TimeNanos}
+}
+
+func (t *chainTree) hang(rows []*schemas.Action) {
+	for _, a := range rows {
+		b := t.byID[a.ID]
+		parent := t.above(a)
+		if parent == nil || parent == b {
+			parent = t.anchor(a)
+		}
+		parent.children = append(parent.children, b)
+	}
+}
+
+// above is the line of the action that drove this one: the span it runs in,
+// or the tool call that caused it. Nil if neither is in the chain.
+func (t *chainTree) above(a *schemas.Action) *branch {
+	own := ownCall(a)
+	for i := len(a.Hops) - 1; i >= 0; i-- {
+		k := a.Hops[i].Key
+		if k.Kind == schemas.KindCall && k != own {
+			if owner := t.calls[k]; owner != nil && owner.ID != a.ID {
+				return t.byID[owner.ID]
+			}
+		}
+	}
+	return t.byID[a.CauseID]
+}
+
+// anchor is the line of the lowest key that the action was performed with.
+func (t *chainTree) anchor(a *schemas.Action) *branch {
+	at, path := t.top, ""
+	for i, h := range a.Hops {
+		if h.Key.Kind == schemas.KindCall || h.Key.Kind == schemas.KindRequest || h.Lent {
+			continue
+		}
+		path += "\x00" + h.Key.String()
+		next := t.keys[path]
+		if next == nil {
+			next = &branch{text: t.key(a, i), at: cmp.Or(h.AtNanos, a.TimeNanos)}
+			t.keys[path] = next
+			at.children = append(at.children, next)
+		}
+		at = next
+	}
+	return at
+}
+
+// key is the line of one hop: what it is, how it is driven, and the proof.
+func (t *chainTree) key(a *schemas.Action, i int) string {
+	h := a.Hops[i]
+	p := t.p
+	name := h.Key.Kind.String() + " " + p.paint(bold, h.Key.ID())
+	if i == 0 {
+		name = p.paint(bold, cmp.Or(h.Name, h.Key.Value)) + "  " + h.Key.Kind.String() + p.paint(dim, "  "+h.Key.ID())
+		if a.Frontier == h.Key {
+			name += p.paint(red, "  frontier: nothing seen says who drives it")
+		}
+		return name
+	}
+	text := name + "  " + h.Relation.String()
+	if h.Strength != schemas.StrengthExact {
+		text += " " + p.paint(yellow, "("+h.Strength.String()+")")
+	}
+	if !h.Proof.IsZero() && h.Proof != a.ID {
+		text += p.paint(dim, "  proof "+shortID(h.Proof)+" "+clock(h.AtNanos))
+	}
+	return text
+}
+
+// line is the line of one action.
+func (t *chainTree) line(a *schemas.Action) string {
+	p := t.p
+	parts := []string{p.paint(dim, clock(a.TimeNanos)), a.Class.String(), p.paint(bold, a.Event.Action)}
+	if a.Resource != "" {
+		parts = append(parts, shorten(a.Resource, 60))
+	}
+	if a.Outcome != schemas.OutcomeSuccess {
+		parts = append(parts, p.paint(red, a.Outcome.String()))
+	}
+	grade := p.grade(a.Grade)
+	if a.Reason != schemas.ReasonComplete {
+		grade += p.paint(dim, " ("+a.Reason.String()+")")
+	}
+	parts = append(parts, grade)
+	if a.CauseGrade != schemas.CauseNone {
+		parts = append(parts, p.paint(dim, "cause "+a.CauseGrade.String()))
+	}
+	parts = append(parts, t.via(a)...)
+	if a.PolicyDecision != schemas.VerdictNone {
+		code := green
+		if a.PolicyDecision == schemas.VerdictDeny {
+			code = red
+		}
+		parts = append(parts, p.paint(code, "policy "+a.PolicyDecision.String()))
+	}
+	if a.GrantID != "" {
+		parts = append(parts, p.paint(green, "grant "+shorten(a.GrantID, 13)))
+	}
+	for _, f := range a.Flags.Words() {
+		parts = append(parts, p.paint(red, "⚑ "+f))
+	}
+	parts = append(parts, p.paint(dim, fmt.Sprintf("%s/%d@%d", a.Evidence.Topic, a.Evidence.Partition, a.Evidence.Offset)))
+	return strings.Join(parts, "  ")
+}
+
+// via names the credential where the line above is a call, not the key.
+func (t *chainTree) via(a *schemas.Action) []string {
+	if t.above(a) == nil || len(a.Hops) == 0 {
+		return nil
+	}
+	if k := a.FirstKey(schemas.KindToken); !k.IsZero() {
+		return []string{t.p.paint(dim, "with "+k.ID())}
+	}
+	return nil
+}
+
+// summary is the heading of a chain.
+func (t *chainTree) summary(rows []*schemas.Action) string {
+	worst, flags, mfa, method := schemas.GradeProven, schemas.Flags(0), schemas.MFAUnknown, ""
+	for _, a := range rows {
+		worst = min(worst, a.Grade)
+		flags |= a.Flags
+		if a.MFA > mfa {
+			mfa, method = a.MFA, a.AuthMethod
+		}
+	}
+	first, last := rows[0].TimeNanos, rows[len(rows)-1].TimeNanos
+	s := fmt.Sprintf("chain %s  %s  %d actions in %s, weakest %s", t.p.paint(bold, rows[0].ChainID.String()),
+		time.Unix(0, first).UTC().Format("2006-01-02"), len(rows), time.Duration(last-first).Round(time.Second), t.p.grade(worst))
+	if mfa != schemas.MFAUnknown {
+		s += "  mfa " + mfa.String()
+		if method != "" {
+			s += " (" + method + ")"
+		}
+	}
+	if flags != 0 {
+		s += "  " + t.p.paint(red, "⚑ "+flags.String())
+	}
+	return s
+}
+
+func (p *painter) branches(list []*branch, indent string) {
+	slices.SortStableFunc(list, func(a, b *branch) int { return cmp.Compare(a.at, b.at) })
+	for i, b := range list {
+		tee, pipe := "├─ ", "│  "
+		if i == len(list)-1 {
+			tee, pipe = "└─ ", "   "
+		}
+		fmt.Fprintln(p.w, indent+p.paint(dim, tee)+b.text)
+		p.branches(b.children, indent+p.paint(dim, pipe))
+	}
+}
+
+func clock(nanos int64) string { return time.Unix(0, nanos).UTC().Format("15:04:05.000") }
+
+func shortID(id schemas.ID) string { return id.String()[:8] }
+
+func shorten(s string, n int) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
