@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"catena/schemas"
@@ -96,10 +97,13 @@ type row struct {
 	revision uint32
 	dirty    bool
 	done     bool
-	judged   *node // of a decision: the call that it was attached to
+	restored bool        // came back from the tables, without what they do not hold
+	frozen   bool        // a key that it rests on was dropped: what is written stays
+	judged   schemas.Key // of a decision: the call that it was attached to
 	// What the record itself says; the chain's own facts replace it.
 	authMethod string
 	mfa        schemas.MFA
+	overNanos  int64 // event time at which the action was over; from the future: its arrival
 	heapAt     int
 	bytes      int
 }
@@ -111,10 +115,11 @@ func New(cfg Config) *Engine {
 }
 
 // Assign says since when this process owns a partition, in Unix milliseconds.
-// Rows of a later owner win over those of an earlier one.
+// Rows of a later owner win over those of an earlier one. Until the partition
+// speaks or is said to be idle it holds the watermark: it may have a backlog.
 func (e *Engine) Assign(topic string, index int32, ownerMillis int64) {
 	pr := e.water.part(partition{topic, index})
-	pr.ownerMilli, pr.idle = ownerMillis, pr.maxNanos == math.MinInt64
+	pr.ownerMilli, pr.idle = ownerMillis, false
 }
 
 // Unassign drops the waiting rows of a partition: they are its next owner's.
@@ -173,26 +178,34 @@ func (e *Engine) Process(out *Output, events []schemas.Event) {
 func (e *Engine) take(out *Output, borrowed *schemas.Event) {
 	e.stats.Events++
 	if r := e.rows[borrowed.ID]; r != nil {
-		e.again(r, borrowed)
+		e.again(out, r, borrowed)
 		return
 	}
 	ev := borrowed.Clone()
 	e.observe(&ev)
+	e.learnFrom(out, &ev)
+	if ev.BindOnly != "" {
+		e.stats.BindOnly++
+		return
+	}
+	e.admit(&schemas.Action{Event: ev}, 0)
+}
+
+// learnFrom takes in the bindings that an event proves, and the ends.
+func (e *Engine) learnFrom(out *Output, ev *schemas.Event) {
+	if failedLogin(ev) {
+		return
+	}
 	for i := range ev.Makes {
-		e.bind(out, ownBinding(&ev, ev.Makes[i]))
+		e.bind(out, e.ownBinding(ev, ev.Makes[i]))
 	}
 	for _, end := range ev.Ends {
 		b := schemas.Binding{Child: end.Key, Relation: schemas.RelationEnded, Strength: schemas.StrengthExact, FromNanos: end.AtNanos}
 		if end.Revoked {
 			b.Relation = schemas.RelationRevoked
 		}
-		e.bind(out, ownBinding(&ev, b))
+		e.bind(out, e.ownBinding(ev, b))
 	}
-	if ev.BindOnly != "" {
-		e.stats.BindOnly++
-		return
-	}
-	e.admit(&schemas.Action{Event: ev}, 0)
 }
 
 // Restore takes back what earlier runs wrote: bindings first, then the rows
@@ -204,34 +217,51 @@ func (e *Engine) Restore(out *Output, bindings []schemas.Binding, actions []*sch
 	}
 	for _, a := range actions {
 		if e.rows[a.ID] == nil {
-			e.admit(a, uint32(a.Version&schemas.MaxRevision))
+			r := e.admit(a, uint32(a.Version&schemas.MaxRevision))
+			r.restored = true
+			e.disown(r)
 		}
 	}
 	e.settle(out)
 	e.shrink()
 }
 
+// disown takes from a restored row what a login session on its path had lent
+// it: the tables do not tell that apart from what the record itself said.
+// Whether it is lent again is worked out anew.
+func (e *Engine) disown(r *row) {
+	for _, h := range r.act.Hops {
+		if h.Key.Kind != schemas.KindSession || h.Relation != schemas.RelationAuthenticated {
+			continue
+		}
+		n := e.state.find(h.Key)
+		if n == nil || slices.ContainsFunc(n.up, func(b schemas.Binding) bool { return b.MFA != schemas.MFAUnknown || b.AuthMethod != "" }) {
+			r.mfa, r.authMethod = schemas.MFAUnknown, ""
+			return
+		}
+	}
+}
+
 // ownBinding completes a binding with the event that proves it.
-func ownBinding(ev *schemas.Event, b schemas.Binding) schemas.Binding {
+func (e *Engine) ownBinding(ev *schemas.Event, b schemas.Binding) schemas.Binding {
 	b.Proof, b.ProofNanos, b.Source, b.Evidence = ev.ID, ev.TimeNanos, ev.Source, ev.Evidence
+	b.Version = schemas.MakeVersion(e.water.owner(partition{ev.Evidence.Topic, ev.Evidence.Partition}), 1)
 	return b
 }
 
-// observe moves event time on.
+// observe moves event time on. What is known only at its end counts with its end.
 func (e *Engine) observe(ev *schemas.Event) {
-	p := partition{ev.Evidence.Topic, ev.Evidence.Partition}
-	at := ev.Evidence.TimestampNanos
-	if at != 0 && ev.TimeNanos > at+int64(e.cfg.MaxFuture) {
+	over := max(ev.TimeNanos, ev.EndedNanos)
+	if at := ev.Evidence.TimestampNanos; at != 0 && over > at+int64(e.cfg.MaxFuture) {
 		ev.Flags |= schemas.FlagFutureTime
 		e.stats.Future++
 		return
 	}
-	if e.water.current != math.MinInt64 && ev.TimeNanos < satSub(e.water.current, int64(e.cfg.AllowedLateness)) {
+	if e.water.current != math.MinInt64 && over < satSub(e.water.current, int64(e.cfg.AllowedLateness)) {
 		ev.Flags |= schemas.FlagLate
 		e.stats.Late++
 	}
-	// What is known only at its end counts with its end.
-	e.water.see(p, max(ev.TimeNanos, ev.EndedNanos))
+	e.water.see(partition{ev.Evidence.Topic, ev.Evidence.Partition}, over)
 }
 
 // bind learns one binding and wakes the rows that may see it.
@@ -240,14 +270,38 @@ func (e *Engine) bind(out *Output, b schemas.Binding) {
 	if !changed {
 		return
 	}
-	now.Version = schemas.MakeVersion(e.water.part(partition{b.Evidence.Topic, b.Evidence.Partition}).ownerMilli, 1)
 	if out != nil {
 		out.Bindings = append(out.Bindings, now)
 	}
-	e.wake(n)
+	if b.Strength == schemas.StrengthWeak && n.key.Kind == schemas.KindWorkload {
+		e.wakeAround(n, &now)
+	} else {
+		e.wake(n)
+	}
 	if b.Relation == schemas.RelationAuthenticated || b.Child.Namespace == addressNamespace {
 		if parent := e.state.find(b.Parent); parent != nil {
 			e.wake(parent) // rows that look down from it
+		}
+	}
+	if anchors(&b) {
+		k, _ := traceOf(b.Child)
+		if trace := e.state.find(k); trace != nil {
+			e.wake(trace)
+		}
+	}
+}
+
+// wakeAround marks the rows that lie inside a weak binding of a workload: a
+// busy one has many rows and gets a binding with every call, and no row
+// outside its time can see it.
+func (e *Engine) wakeAround(n *node, b *schemas.Binding) {
+	for _, r := range n.rows {
+		if r.done {
+			continue
+		}
+		at, slack := r.act.TimeNanos, int64(e.cfg.Skew)+r.act.ResolutionNanos
+		if (b.FromNanos == 0 || b.FromNanos <= at+slack) && (b.UntilNanos == 0 || at < b.UntilNanos+slack) {
+			e.soil(r)
 		}
 	}
 }
@@ -267,22 +321,39 @@ func (e *Engine) soil(r *row) {
 }
 
 // again handles an event that was delivered before: the row carries the lowest
-// of its places.
-func (e *Engine) again(r *row, ev *schemas.Event) {
+// of its places. What it proves is learned again, since a crash may have kept
+// the row and lost the binding, and a row from the tables gets back what they
+// do not hold.
+func (e *Engine) again(out *Output, r *row, borrowed *schemas.Event) {
 	e.stats.Duplicates++
-	if evidenceOrder(&ev.Evidence, &r.act.Evidence) < 0 {
-		act := *r.act
-		act.Evidence = ev.Evidence
-		act.Version = 0 // makes settle write it again
-		r.act = &act
-		e.soil(r)
+	lower := evidenceOrder(&borrowed.Evidence, &r.act.Evidence) < 0
+	if !lower && !r.restored {
+		return
 	}
+	ev := borrowed.Clone()
+	e.learnFrom(out, &ev)
+	act := *r.act
+	if r.restored {
+		r.restored = false
+		r.authMethod, r.mfa = ev.AuthMethod, ev.MFA
+		ev.AuthMethod, ev.MFA, ev.Flags, ev.Evidence = act.AuthMethod, act.MFA, act.Flags, act.Evidence // as written
+		act.Event = ev
+	}
+	if lower {
+		act.Evidence = borrowed.Evidence
+		act.Version = 0 // makes settle write it again
+	}
+	r.act = &act
+	e.soil(r)
 }
 
 // admit makes an action a waiting row, to be resolved when the call settles.
 func (e *Engine) admit(act *schemas.Action, revision uint32) *row {
 	r := &row{act: act, part: partition{act.Evidence.Topic, act.Evidence.Partition}, revision: revision,
-		authMethod: act.AuthMethod, mfa: act.MFA}
+		authMethod: act.AuthMethod, mfa: act.MFA, overNanos: max(act.TimeNanos, act.EndedNanos)}
+	if act.Flags&schemas.FlagFutureTime != 0 {
+		r.overNanos = act.Evidence.TimestampNanos
+	}
 	r.bytes = rowBytes + rowStrings(&act.Event)
 	e.rbytes += r.bytes
 	e.rows[act.ID] = r
@@ -296,21 +367,24 @@ func (e *Engine) admit(act *schemas.Action, revision uint32) *row {
 func (e *Engine) note(r *row) {
 	ev := &r.act.Event
 	for _, k := range ev.Keys {
-		switch k.Kind {
-		case schemas.KindCall:
-			if ev.Class == schemas.ClassToolCall && ownsCall(ev, k) {
-				n := e.state.intern(k, ev.TimeNanos)
-				n.call = &call{event: ev.ID, tool: !ev.ProtocolSpan(), mcp: ev.ProtocolSpan()}
+		switch {
+		case k.Kind == schemas.KindCall && ev.Class == schemas.ClassToolCall && ownsCall(ev, k):
+			n := e.state.intern(k, heardNanos(ev.TimeNanos, &ev.Evidence))
+			if c := (call{ev.ID, ev.TimeNanos, ev.ProtocolSpan()}); c.before(n.call) {
+				n.call = c
 				e.wake(n)
 			}
-		case schemas.KindToken:
-			n := e.state.intern(k, ev.TimeNanos)
-			if u := (use{ev.SourceIP, ev.TimeNanos, ev.ID}); ev.SourceIP != "" && u.before(n.firstUse) {
-				moved := n.firstUse.ip != "" && n.firstUse.ip != u.ip
-				n.firstUse = u
-				if moved {
-					e.wake(n)
-				}
+		case k.Kind == schemas.KindToken && isAddress(ev.SourceIP):
+			n := e.state.intern(k, heardNanos(ev.TimeNanos, &ev.Evidence))
+			u := use{ev.SourceIP, ev.TimeNanos, ev.ID}
+			if !u.before(n.firstUse) {
+				continue
+			}
+			moved := n.firstUse.ip != "" && n.firstUse.ip != u.ip
+			u.ip = strings.Clone(u.ip)
+			n.firstUse = u
+			if moved {
+				e.wake(n)
 			}
 		}
 	}
@@ -319,7 +393,7 @@ func (e *Engine) note(r *row) {
 // ownsCall reports whether a call key names the event's own span, rather than
 // the span of somebody that it answers.
 func ownsCall(ev *schemas.Event, k schemas.Key) bool {
-	return ev.SpanID != "" && len(k.Value) > len(ev.SpanID) && k.Value[len(k.Value)-len(ev.SpanID):] == ev.SpanID
+	return ev.SpanID != "" && strings.HasSuffix(k.Value, "/"+ev.SpanID)
 }
 
 // settle resolves what is dirty until nothing is, and writes what changed.
@@ -345,7 +419,7 @@ func (e *Engine) settle(out *Output) {
 		if r.revision++; r.revision > 1 {
 			e.stats.Improved++
 		}
-		r.act.Version = schemas.MakeVersion(e.water.part(r.part).ownerMilli, r.revision)
+		r.act.Version = schemas.MakeVersion(e.water.owner(r.part), r.revision)
 		out.Actions = append(out.Actions, r.act)
 	}
 }
@@ -361,7 +435,7 @@ func (e *Engine) expire() {
 		return
 	}
 	final := satSub(w, int64(e.cfg.AllowedLateness))
-	for len(e.waits) > 0 && max(e.waits[0].act.TimeNanos, e.waits[0].act.EndedNanos) < final {
+	for len(e.waits) > 0 && e.waits[0].overNanos < final {
 		e.leave(e.waits[0])
 	}
 	old := satSub(w, int64(e.cfg.Window))
@@ -393,7 +467,12 @@ func (e *Engine) shrink() {
 			continue
 		}
 		e.forget(n)
-		e.state.evicted.Add(n.key, struct{}{})
+		if len(n.up) > 0 || !n.call.event.IsZero() {
+			e.state.evicted.Add(n.key, struct{}{})
+			for _, r := range n.rows {
+				r.frozen = true // what they say is no longer to be had: resolved again they would say less
+			}
+		}
 		e.stats.KeysEvicted++
 	}
 }
@@ -404,6 +483,7 @@ func (e *Engine) leave(r *row) {
 	delete(e.rows, r.act.ID)
 	e.rbytes -= r.bytes
 	e.state.release(r)
+	r.act = nil // lists that still name the row must not keep its memory
 }
 
 // forget drops a key. Rows that visited it keep what they know.
@@ -437,8 +517,7 @@ type rowHeap []*row
 
 func (h rowHeap) Len() int { return len(h) }
 func (h rowHeap) Less(i, j int) bool {
-	a, b := h[i].act, h[j].act
-	return max(a.TimeNanos, a.EndedNanos) < max(b.TimeNanos, b.EndedNanos)
+	return h[i].overNanos < h[j].overNanos
 }
 func (h rowHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]

@@ -1,9 +1,11 @@
 package correlate
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"catena/schemas"
@@ -12,22 +14,25 @@ import (
 // resolve attributes a row afresh and reports whether it has to be written.
 func (e *Engine) resolve(r *row) bool {
 	before := r.act
+	if r.frozen {
+		return before.Version == 0
+	}
 	now := &schemas.Action{Event: before.Event, Version: before.Version}
 	now.Flags &= flagsOfRecord
 	now.AuthMethod, now.MFA = r.authMethod, r.mfa
 	w := e.walkerFor(r)
 	paths := w.all(&now.Event)
 	e.attribute(now, paths, before.Hops)
-	e.findCause(now, paths)
+	why := w.findCause(now, paths)
 	e.findGrant(now, w, paths)
-	e.findDecision(now, r)
+	e.findDecision(now, why)
 	e.findAssurance(now, w, paths)
 	e.compare(now, w, paths)
 	if now.PolicyDecision == schemas.VerdictDeny && now.Class != schemas.ClassDecision && now.Outcome == schemas.OutcomeSuccess {
 		now.Flags |= schemas.FlagDeniedButDone
 	}
 	if now.Class == schemas.ClassDecision {
-		e.judge(r, now)
+		e.judge(r, now, why)
 	}
 	if before.Version != 0 && same(before, now) {
 		return false
@@ -65,7 +70,9 @@ func (w *walker) all(ev *schemas.Event) []path {
 		return paths
 	}
 	p := w.climb(ev.Actor, ev.TimeNanos)
-	p.strength, p.reason = min(p.strength, schemas.StrengthStated), schemas.ReasonNoKey
+	if p.strength = min(p.strength, schemas.StrengthStated); p.strength == schemas.StrengthStated || !p.rooted {
+		p.reason = schemas.ReasonNoKey
+	}
 	return append(paths, p)
 }
 
@@ -81,8 +88,8 @@ func authenticates(keys []schemas.Key) bool {
 func (e *Engine) attribute(a *schemas.Action, paths []path, before []schemas.Hop) {
 	i := choosePath(paths)
 	switch {
-	case a.Class == schemas.ClassLogin && a.Outcome != schemas.OutcomeSuccess && a.Outcome != schemas.OutcomeUnknown:
-		e.failedLogin(a)
+	case failedLogin(&a.Event):
+		claimOnly(a)
 		return
 	case i < 0:
 		a.Grade, a.Reason = schemas.GradeUnattributed, schemas.ReasonNoIdentity
@@ -111,8 +118,15 @@ func (e *Engine) attribute(a *schemas.Action, paths []path, before []schemas.Hop
 	}
 }
 
-// failedLogin: the name is a claim. Nothing is bound and no chain gets it.
-func (e *Engine) failedLogin(a *schemas.Action) {
+// failedLogin reports whether somebody tried to authenticate and was not let
+// in. Such an event proves nothing: the name in it is a claim.
+func failedLogin(ev *schemas.Event) bool {
+	return ev.Class == schemas.ClassLogin && (ev.Outcome == schemas.OutcomeFailure || ev.Outcome == schemas.OutcomeDenied)
+}
+
+// claimOnly attributes a failed login: to the name that it claims, and to no
+// chain of that person.
+func claimOnly(a *schemas.Action) {
 	a.Reason = schemas.ReasonFailedLogin
 	if a.Actor.IsZero() {
 		a.Reason = schemas.ReasonNoIdentity
@@ -178,7 +192,8 @@ func hops(a *schemas.Action, p *path, before []schemas.Hop) []schemas.Hop {
 		if h.Name == "" && i > 0 {
 			h.Name = p.steps[i-1].edge.ParentName
 		}
-		if provesItself(a, b, before) {
+		joined := p.loose && b.Child == p.fork // stands for several bindings
+		if !joined && !b.Proof.IsZero() && provesItself(a, b, before) {
 			h.Proof, h.AtNanos = a.ID, a.TimeNanos
 		}
 		out = append(out, h)
@@ -193,13 +208,13 @@ func hops(a *schemas.Action, p *path, before []schemas.Hop) []schemas.Hop {
 func provesItself(a *schemas.Action, b *schemas.Binding, before []schemas.Hop) bool {
 	for i := range a.Makes {
 		m := &a.Makes[i]
-		if m.Child == b.Child && m.Parent == b.Parent && m.Relation == b.Relation && m.FromNanos == b.FromNanos {
+		if m.Child == b.Child && m.Parent == b.Parent && m.Relation == b.Relation && m.Strength == b.Strength && m.FromNanos == b.FromNanos {
 			return true
 		}
 	}
 	for i := 1; i < len(before); i++ {
 		h := &before[i]
-		if h.Proof == a.ID && h.Key == b.Child && h.Relation == b.Relation && before[i-1].Key == b.Parent {
+		if h.Proof == a.ID && h.Key == b.Child && h.Relation == b.Relation && h.Strength == b.Strength && !before[i-1].Lent && before[i-1].Key == b.Parent {
 			return true
 		}
 	}
@@ -232,66 +247,91 @@ func chainID(p *path) schemas.ID {
 	return schemas.MakeID("chain", k.String(), strconv.FormatInt(at/int64(24*time.Hour), 10))
 }
 
-// findCause looks upward for the tool call that drove the action.
-func (e *Engine) findCause(a *schemas.Action, paths []path) {
-	pick := choosePath(paths)
-	order := make([]int, 0, len(paths))
-	if pick >= 0 {
-		order = append(order, pick)
-	}
-	for i := range paths {
-		if i != pick {
-			order = append(order, i)
-		}
-	}
-	for _, i := range order {
-		if e.causeOn(a, &paths[i]) {
-			return
-		}
-	}
+// cause is the tool call that drove an action, as one path tells it.
+type cause struct {
+	event schemas.ID
+	call  schemas.Key
+	grade schemas.CauseGrade
 }
 
-// causeOn sets the cause if a path runs through a tool call. The nearest call
-// that the agent made counts; the protocol's span only where there is none.
-func (e *Engine) causeOn(a *schemas.Action, p *path) bool {
+// findCause looks upward for the tool call that drove the action, on the path
+// that counts first.
+func (w *walker) findCause(a *schemas.Action, paths []path) (c cause) {
+	if failedLogin(&a.Event) {
+		return c
+	}
+	pick := choosePath(paths)
+	if pick >= 0 {
+		c = w.causeOf(&paths[pick])
+	}
+	for i := 0; i < len(paths) && c.grade == schemas.CauseNone; i++ {
+		if i != pick {
+			c = w.causeOf(&paths[i])
+		}
+	}
+	a.CauseID, a.CauseGrade = c.event, c.grade
+	return c
+}
+
+// causeOf is the nearest tool call that a path runs through. The call as the
+// agent made it counts; the protocol's span of it only where there is none.
+func (w *walker) causeOf(p *path) cause {
+	var protocol cause
 	grade, at := schemas.CauseExact, p.start
-	var protocol schemas.ID
-	protocolGrade := schemas.CauseNone
 	for i := -1; i < len(p.steps); i++ {
 		if i >= 0 {
 			b := p.steps[i].edge
+			if p.loose && b.Child == p.fork {
+				return oneOf(p.causes, protocol)
+			}
 			if b.Strength == schemas.StrengthWeak {
 				grade = schemas.CauseInferred
 			}
-			if p.loose && b.Child == p.fork && b.Proof.IsZero() {
-				return e.looseCause(a, p)
-			}
 			at = b.Parent
 		}
-		n := e.state.find(at)
-		if n == nil || n.call == nil || n.call.event == a.ID {
+		n := w.e.state.find(at)
+		if n == nil || n.call.event.IsZero() || n.call.event == w.row.act.ID {
 			continue
 		}
-		if n.call.tool {
-			a.CauseID, a.CauseGrade = n.call.event, grade
-			return true
+		if !n.call.protocol {
+			return cause{n.call.event, at, grade}
 		}
-		if protocol.IsZero() && !a.ProtocolSpan() {
-			protocol, protocolGrade = n.call.event, grade
+		if protocol.grade == schemas.CauseNone && !w.row.act.ProtocolSpan() {
+			protocol = cause{n.call.event, at, grade}
 		}
 	}
-	a.CauseID, a.CauseGrade = protocol, protocolGrade
-	return !protocol.IsZero()
+	return oneOf(p.causes, protocol)
 }
 
-// looseCause: several calls could have driven it. If all stand for one tool
-// call, that is it; otherwise nobody is named.
-func (e *Engine) looseCause(a *schemas.Action, p *path) bool {
-	if len(p.causes) == 0 || p.causes[0].IsZero() {
-		return false
+func (w *walker) causesOf(paths []path) []cause {
+	out := make([]cause, len(paths))
+	for i := range paths {
+		out[i] = w.causeOf(&paths[i])
 	}
-	a.CauseID, a.CauseGrade = schemas.ID{}, schemas.CauseAmbiguous
-	return true
+	return out
+}
+
+// oneOf is the cause that all candidates at a fork share. Where they differ
+// nobody is named, unless a protocol's span below the fork is certain.
+func oneOf(causes []cause, below cause) cause {
+	var c cause
+	for i := range causes {
+		switch {
+		case i == 0:
+			c = causes[0]
+		case causes[i].event != c.event:
+			c = cause{grade: schemas.CauseAmbiguous}
+		default:
+			c.grade = min(c.grade, causes[i].grade)
+		}
+		if c.grade == schemas.CauseAmbiguous {
+			break
+		}
+	}
+	if c.event.IsZero() && below.grade != schemas.CauseNone {
+		return below
+	}
+	return c
 }
 
 // findGrant applies the grants under which the keys of the path exist.
@@ -354,8 +394,9 @@ func (e *Engine) grantsOf(a *schemas.Action, paths []path) (out []schemas.Key) {
 }
 
 // findDecision attaches the policy decisions about the row's own call, or
-// about the tool call that caused it. Deny wins.
-func (e *Engine) findDecision(a *schemas.Action, r *row) {
+// about the tool call that caused it. Deny wins. A tool call inside another
+// does not inherit: whether it was itself decided upon is the question.
+func (e *Engine) findDecision(a *schemas.Action, why cause) {
 	if a.Class == schemas.ClassDecision {
 		a.PolicyDecision, a.PolicyID = a.Decision.Verdict, a.Decision.ID
 		return
@@ -366,13 +407,9 @@ func (e *Engine) findDecision(a *schemas.Action, r *row) {
 			found = append(found, n.decisions...)
 		}
 	}
-	if c := e.rows[a.CauseID]; len(found) == 0 && c != nil {
-		for _, k := range c.act.Keys {
-			if n := e.state.find(k); k.Kind == schemas.KindCall && n != nil {
-				e.state.depend(n, r)
-				found = append(found, n.decisions...)
-			}
-		}
+	inherits := a.Class != schemas.ClassToolCall || a.ProtocolSpan()
+	if n := e.state.find(why.call); len(found) == 0 && inherits && n != nil {
+		found = n.decisions
 	}
 	for _, d := range found {
 		if d.verdict > a.PolicyDecision {
@@ -381,32 +418,38 @@ func (e *Engine) findDecision(a *schemas.Action, r *row) {
 	}
 }
 
-// judge attaches a decision to the call that it is about: the one whose span
-// asked, and the tool call above that.
-func (e *Engine) judge(r *row, a *schemas.Action) {
-	var target *node
-	if k := a.FirstKey(schemas.KindCall); !k.IsZero() {
-		target = e.state.intern(k, a.TimeNanos)
-	}
-	if c := e.rows[a.CauseID]; c != nil {
-		if k := c.act.FirstKey(schemas.KindCall); !k.IsZero() {
-			target = e.state.intern(k, a.TimeNanos)
-		}
+// judge attaches a decision to the call that it is about: the tool call whose
+// span, or a span below it, asked for it. A call that was merely active at the
+// time does not count.
+func (e *Engine) judge(r *row, a *schemas.Action, why cause) {
+	target := why.call
+	if why.grade != schemas.CauseExact {
+		target = a.FirstKey(schemas.KindCall)
 	}
 	if target == r.judged {
 		return
 	}
-	if old := r.judged; old != nil {
-		old.decisions = slices.DeleteFunc(old.decisions, func(d decision) bool { return d.row == r })
+	if old := e.state.find(r.judged); old != nil {
+		e.state.grow(old, -len(old.decisions)*decisionBytes)
+		old.decisions = slices.DeleteFunc(old.decisions, func(d decision) bool { return d.event == a.ID })
+		e.state.grow(old, len(old.decisions)*decisionBytes)
 		e.wake(old)
 	}
 	r.judged = target
-	if target == nil {
+	if target.IsZero() {
 		return
 	}
-	target.decisions = append(target.decisions, decision{r, a.Decision.Verdict, a.Decision.ID})
-	slices.SortFunc(target.decisions, func(x, y decision) int { return rowOrder(x.row, y.row) })
-	e.wake(target)
+	n := e.state.intern(target, a.TimeNanos)
+	d := decision{a.TimeNanos, a.ID, a.Decision.Verdict, strings.Clone(a.Decision.ID)}
+	if i, found := slices.BinarySearchFunc(n.decisions, d, decisionOrder); !found {
+		n.decisions = slices.Insert(n.decisions, i, d)
+		e.state.grow(n, decisionBytes)
+		e.wake(n)
+	}
+}
+
+func decisionOrder(a, b decision) int {
+	return cmp.Or(cmp.Compare(a.nanos, b.nanos), compareIDs(a.event, b.event))
 }
 
 // findAssurance says how well the person at the start of the chain had been
@@ -427,9 +470,18 @@ func (e *Engine) findAssurance(a *schemas.Action, w *walker, paths []path) {
 			return
 		}
 	}
-	if a.Root.Kind == schemas.KindHuman && p.strength == schemas.StrengthStated {
+	if a.Root.Kind == schemas.KindHuman && statedAtTop(p) {
 		e.lend(a, w)
 	}
+}
+
+// statedAtTop reports whether a record says of itself who the root is, without
+// a login session that would show it.
+func statedAtTop(p *path) bool {
+	if n := len(p.steps); n > 0 {
+		return p.steps[n-1].edge.Strength == schemas.StrengthStated
+	}
+	return p.strength == schemas.StrengthStated
 }
 
 // loginWindow is how old a login session may be to lend its facts.
@@ -506,12 +558,23 @@ func (e *Engine) compare(a *schemas.Action, w *walker, paths []path) {
 // compared, and a workload's own credential does not contradict the person who
 // asked for the call.
 func contradict(a, b *path) bool {
-	x, y := a.end(), b.end()
-	if x.Kind == schemas.KindHuman && y.Kind == schemas.KindHuman && x.Namespace == y.Namespace && x.Value != y.Value {
+	x, y := person(a), person(b)
+	if !x.IsZero() && !y.IsZero() && x.Namespace == y.Namespace && x.Value != y.Value {
 		return true
 	}
 	v, u := firstWorkload(a), firstWorkload(b)
 	return !v.IsZero() && !u.IsZero() && v.Namespace == u.Namespace && v.Value != u.Value
+}
+
+// person is the human at the end of a path, unless overlapping time alone says
+// so: who was active on a workload is not whose credential it is.
+func person(p *path) schemas.Key {
+	if p.end().Kind != schemas.KindHuman || slices.ContainsFunc(p.steps, func(s step) bool {
+		return s.edge.Strength == schemas.StrengthWeak && !s.edge.Child.Kind.Principal()
+	}) {
+		return schemas.Key{}
+	}
+	return p.end()
 }
 
 // firstWorkload is the lowest workload of a path, addresses aside.
@@ -536,11 +599,8 @@ func firstWorkload(p *path) schemas.Key {
 // known, from another than that of the token's first use.
 func (e *Engine) checkAddress(a *schemas.Action, w *walker, paths []path) {
 	i := slices.IndexFunc(paths, func(p path) bool { return p.start.Kind == schemas.KindToken })
-	if i < 0 || a.SourceIP == "" {
+	if i < 0 || !isAddress(a.SourceIP) {
 		return
-	}
-	if _, err := netip.ParseAddr(a.SourceIP); err != nil {
-		return // a service's name, not an address
 	}
 	load := firstWorkload(&paths[i])
 	if load.IsZero() {
@@ -561,6 +621,13 @@ func (e *Engine) checkAddress(a *schemas.Action, w *walker, paths []path) {
 	if token != nil && token.firstUse.ip != "" && token.firstUse.ip != a.SourceIP {
 		a.Flags |= schemas.FlagNewSourceIP
 	}
+}
+
+// isAddress tells an address from a service's name, which some sources put in
+// its place.
+func isAddress(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
 }
 
 // same reports whether two attributions of one event say the same.

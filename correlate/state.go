@@ -17,6 +17,8 @@ const (
 	edgeBytes      = 360 // schemas.Binding in a slice
 	rowBytes       = 2200
 	dependentBytes = 24
+	downBytes      = 40
+	decisionBytes  = 96
 )
 
 // node is what is known of one key.
@@ -24,11 +26,11 @@ type node struct {
 	key    schemas.Key
 	up     []schemas.Binding // who drives it; ordered by edgeOrder
 	grants []schemas.Binding // relation granted: the grants it exists under; for a grant key, its windows
-	down   []schemas.Key     // keys that are looked up from above: login sessions of a person, addresses of a workload
+	down   []schemas.Key     // keys looked up from here: logins of a person, addresses of a workload, what a trace hangs on
 
 	endedNanos, revokedNanos int64 // zero: not seen
 
-	call      *call      // set when the key is a span whose event was seen
+	call      call       // set when the key is a tool call's span whose event was seen
 	decisions []decision // policy decisions about this call, ordered
 	firstUse  use        // earliest use of a token, for new_source_ip
 
@@ -39,16 +41,24 @@ type node struct {
 	seen  int64 // newest event time that touched it
 }
 
-// call is what a span's own event says of the call.
+// call is what a tool call's own event says of it.
 type call struct {
-	event schemas.ID
-	tool  bool // a tool call as the agent sees it
-	mcp   bool // the protocol's span of a tool call
+	event    schemas.ID
+	nanos    int64
+	protocol bool // the protocol's span of the call, not the call as the agent sees it
+}
+
+func (c call) before(o call) bool {
+	if o.event.IsZero() || c.protocol != o.protocol {
+		return o.event.IsZero() || !c.protocol
+	}
+	return c.nanos < o.nanos || c.nanos == o.nanos && compareIDs(c.event, o.event) < 0
 }
 
 // decision is one policy decision, as the rows that it concerns see it.
 type decision struct {
-	row     *row
+	nanos   int64
+	event   schemas.ID
 	verdict schemas.Verdict
 	id      string
 }
@@ -115,7 +125,7 @@ func (s *state) grow(n *node, bytes int) {
 // learn adds a binding to the graph and reports whether anything that a row
 // can see has changed, and the binding as it now stands.
 func (s *state) learn(b schemas.Binding) (n *node, now schemas.Binding, changed bool) {
-	n = s.intern(b.Child, b.ProofNanos)
+	n = s.intern(b.Child, heardNanos(b.ProofNanos, &b.Evidence))
 	switch b.Relation {
 	case schemas.RelationEnded:
 		return n, b, earliest(&n.endedNanos, b.FromNanos)
@@ -142,6 +152,15 @@ func (s *state) learn(b schemas.Binding) (n *node, now schemas.Binding, changed 
 	return n, b, true
 }
 
+// heardNanos is the event time that a fact counts with for being forgotten. One
+// from the future counts with its arrival, or it would never leave.
+func heardNanos(nanos int64, at *schemas.Evidence) int64 {
+	if at.TimestampNanos != 0 {
+		return min(nanos, at.TimestampNanos)
+	}
+	return nanos
+}
+
 func ownKey(k schemas.Key) schemas.Key {
 	k.Namespace, k.Value = strings.Clone(k.Namespace), strings.Clone(k.Value)
 	return k
@@ -154,18 +173,55 @@ func ownStrings(b schemas.Binding) schemas.Binding {
 	return b
 }
 
-// remember notes the way down for the two look-ups that go downward.
+// remember notes the way down for the look-ups that go downward.
 func (s *state) remember(b *schemas.Binding) {
 	login := b.Relation == schemas.RelationAuthenticated && b.Child.Kind == schemas.KindSession && b.Parent.Kind == schemas.KindHuman
 	address := b.Child.Kind == schemas.KindWorkload && b.Child.Namespace == addressNamespace
-	if !login && !address {
+	switch {
+	case login || address:
+		s.lookDown(b.Parent, b.Child, b)
+	case anchors(b):
+		trace, _ := traceOf(b.Child)
+		s.lookDown(trace, b.Parent, b)
+	}
+}
+
+func (s *state) lookDown(from, to schemas.Key, b *schemas.Binding) {
+	n := s.intern(from, heardNanos(b.ProofNanos, &b.Evidence))
+	i, found := slices.BinarySearchFunc(n.down, to, schemas.Key.Compare)
+	if found {
 		return
 	}
-	parent := s.intern(b.Parent, b.ProofNanos)
-	if i, found := slices.BinarySearchFunc(parent.down, b.Child, schemas.Key.Compare); !found {
-		parent.down = slices.Insert(parent.down, i, b.Child)
-		s.grow(parent, 40)
+	n.down = slices.Insert(n.down, i, to)
+	s.grow(n, downBytes)
+	if l := len(n.down); l >= 64 && l&(l-1) == 0 { // now and then, those that are no more
+		n.down = slices.DeleteFunc(n.down, func(k schemas.Key) bool { return k != to && !s.nodes.Contains(k) })
+		s.grow(n, (len(n.down)-l)*downBytes)
 	}
+}
+
+// spanNamespace is that of call keys whose value is <trace>/<span>.
+const spanNamespace = "span"
+
+// traceOf is the key under which what a span's whole trace hangs on is known.
+func traceOf(k schemas.Key) (schemas.Key, bool) {
+	if k.Kind != schemas.KindCall || k.Namespace != spanNamespace {
+		return schemas.Key{}, false
+	}
+	trace, _, ok := strings.Cut(k.Value, "/")
+	return schemas.Key{Kind: schemas.KindCall, Namespace: "trace", Value: trace}, ok && trace != ""
+}
+
+// anchors reports whether a binding ties a span to something outside its
+// trace that may lead to a person. Where it ran is no such thing: a trace
+// crosses many workloads.
+func anchors(b *schemas.Binding) bool {
+	trace, ok := traceOf(b.Child)
+	if !ok || b.Strength == schemas.StrengthWeak || b.Parent.Kind == schemas.KindWorkload || b.Relation == schemas.RelationGranted {
+		return false
+	}
+	other, span := traceOf(b.Parent)
+	return !span || other != trace
 }
 
 // addressNamespace is that of workload:ip:… keys: a place, not an identity.
@@ -180,36 +236,45 @@ func edgeOrder(a, b schemas.Binding) int {
 		-cmp.Compare(a.FromNanos, b.FromNanos),
 		a.Parent.Compare(b.Parent),
 		cmp.Compare(a.Relation, b.Relation),
-		untilOrder(a, b),
 	)
 }
 
-// untilOrder tells apart two weak bindings of one start: two calls of one
-// workload may begin together. Exact ones are one mint, told twice.
-func untilOrder(a, b schemas.Binding) int {
-	if a.Strength != schemas.StrengthWeak {
-		return 0
-	}
-	return cmp.Compare(a.UntilNanos, b.UntilNanos)
-}
-
-// merge joins two tellings of one edge. The earliest proof stays; what either
-// shows of the child is kept.
+// merge joins two tellings of one edge, in whatever order they come. The
+// earliest proof stays with its times; names and what either shows of the
+// child are kept, the smallest name of several.
 func merge(old, add schemas.Binding) (schemas.Binding, bool) {
 	now := old
 	if proofOrder(&add, &old) < 0 {
 		now = add
-		now.ChildName = cmp.Or(add.ChildName, old.ChildName)
-		now.ParentName = cmp.Or(add.ParentName, old.ParentName)
-		now.AuthMethod, now.MFA = old.AuthMethod, old.MFA
-	} else {
-		now.ChildName = cmp.Or(old.ChildName, add.ChildName)
-		now.ParentName = cmp.Or(old.ParentName, add.ParentName)
 	}
-	if add.MFA > now.MFA || add.MFA == now.MFA && add.AuthMethod != "" && (now.AuthMethod == "" || add.AuthMethod < now.AuthMethod) {
-		now.MFA, now.AuthMethod = add.MFA, cmp.Or(add.AuthMethod, now.AuthMethod)
+	if now.Strength == schemas.StrengthWeak { // two tellings of one time: the longer
+		now.UntilNanos = latestEnd(old.UntilNanos, add.UntilNanos)
 	}
-	return now, now != old
+	now.ChildName = smallest(old.ChildName, add.ChildName)
+	now.ParentName = smallest(old.ParentName, add.ParentName)
+	now.AuthMethod = smallest(old.AuthMethod, add.AuthMethod)
+	now.MFA = max(old.MFA, add.MFA)
+	now.Version = old.Version
+	changed := now != old
+	if changed {
+		now.Version = max(old.Version+1, add.Version)
+	}
+	return now, changed
+}
+
+// latestEnd is the later of two ends, of which zero is none.
+func latestEnd(a, b int64) int64 {
+	if a == 0 || b == 0 {
+		return 0
+	}
+	return max(a, b)
+}
+
+func smallest(a, b string) string {
+	if a == "" || b != "" && b < a {
+		return b
+	}
+	return a
 }
 
 func proofOrder(a, b *schemas.Binding) int {

@@ -1,6 +1,7 @@
 package correlate
 
 import (
+	"math"
 	"slices"
 
 	"catena/schemas"
@@ -28,7 +29,7 @@ type path struct {
 	ambiguous  bool // several candidates with different roots; stopped at the fork
 	loose      bool // the step at the fork could be any of the candidates
 	candidates []schemas.Candidate
-	causes     []schemas.Key // per candidate at a loose fork: its nearest tool call, zero if none
+	causes     []cause // what the candidates at the fork say of the cause, each in turn
 	fork       schemas.Key
 }
 
@@ -71,12 +72,12 @@ func whyNotExact(b *schemas.Binding) schemas.Reason {
 
 // stopped is a path that ends where it begins.
 func stopped(k schemas.Key, nanos int64, reason schemas.Reason) path {
-	p := path{start: k, strength: schemas.StrengthExact, reason: reason}
+	p := path{start: k, strength: schemas.StrengthExact, reason: reason, chainNanos: nanos}
 	if k.Kind.Root() && reason == schemas.ReasonComplete {
 		p.rooted = true
 	}
 	if !k.Kind.Principal() {
-		p.chainKey, p.chainNanos = k, nanos
+		p.chainKey = k
 	}
 	return p
 }
@@ -84,13 +85,18 @@ func stopped(k schemas.Key, nanos int64, reason schemas.Reason) path {
 // maxVisits bounds the work of one walk, whatever shape the bindings have.
 const maxVisits = 512
 
+// maxCandidates is how many competing parents a row lists; a busy workload may
+// have hundreds. All of them count for the grade.
+const maxCandidates = 32
+
 // walker climbs from one row.
 type walker struct {
-	e      *Engine
-	row    *row
-	slack  int64 // skew and the record's own resolution
-	stack  []schemas.Key
-	visits int
+	e        *Engine
+	row      *row
+	slack    int64 // skew and the record's own resolution
+	stack    []schemas.Key
+	visits   int
+	bridging bool // a gap in the trace is being bridged; one in a walk
 }
 
 func (e *Engine) walkerFor(r *row) *walker {
@@ -129,17 +135,34 @@ func (w *walker) climb(k schemas.Key, at int64) path {
 	} else if best.rooted && len(best.steps) == 0 { // a root as it stands: look for somebody behind it
 		if p := w.weak(n, at); p.rooted || p.ambiguous {
 			best = p
+		} else { // nobody, but perhaps the call that drove it
+			best.fork, best.causes = k, append(p.causes, w.causeOf(&p))
+		}
+	}
+	if len(best.steps) == 0 && !best.rooted && !best.ambiguous {
+		if p, ok := w.bridge(n, at); ok {
+			best = p
 		}
 	}
 	best.flags |= w.afterEnd(n, at)
 	return best
 }
 
+// when is the time at which a key is judged that was used at a time: a
+// workload always at the time of the action, because what it was doing then
+// is the question.
+func (w *walker) when(k schemas.Key, at int64) int64 {
+	if k.Kind == schemas.KindWorkload {
+		return w.row.act.TimeNanos
+	}
+	return at
+}
+
 // known follows exact and stated bindings.
 func (w *walker) known(n *node, at int64) path {
-	best := stopped(n.key, at, w.whyNothing(n))
+	best := stopped(n.key, at, w.whyNothing(n, at))
 	for i := 0; i < len(n.up); {
-		group, next := w.fitting(n.up, i, at)
+		group, next := w.fitting(n.up, i, w.when(n.key, at))
 		i = next
 		if len(group) == 0 {
 			continue
@@ -172,20 +195,38 @@ func better(a, b *path) bool {
 	return len(b.steps) == 0 && len(a.steps) > 0
 }
 
-// fitting returns the bindings that hold at a time out of the run that starts
-// at i, all of one strength and kind of parent, and where the next run starts.
-// Of exact and stated ones only the latest count, several if they tie.
+// fitting returns the exact or stated bindings that may hold at a time out of
+// the run that starts at i, all of one strength and kind of parent, one for
+// each parent, and where the next run starts. The first is the latest mint
+// before the use. Others compete with it: those of the same time, those that
+// always hold, and those so near to the use that the clocks cannot tell which
+// came first.
 func (w *walker) fitting(up []schemas.Binding, i int, at int64) (fit []*schemas.Binding, next int) {
 	first := &up[i]
+	best := -1                     // of fit: the latest mint that is not after the use
+	surely := int64(math.MaxInt64) // time of the latest mint that is surely before the use
 	for ; i < len(up) && up[i].Strength == first.Strength && up[i].Parent.Kind == first.Parent.Kind; i++ {
 		b := &up[i]
-		if !w.holds(b, at) {
+		if b.Strength == schemas.StrengthWeak || b.FromNanos != 0 && b.FromNanos < surely && surely != math.MaxInt64 || !w.holds(b, at) {
 			continue
 		}
-		if len(fit) > 0 && first.Strength != schemas.StrengthWeak && b.FromNanos != fit[0].FromNanos {
-			continue // an earlier mint
+		if b.FromNanos <= at-w.slack && surely == math.MaxInt64 {
+			surely = b.FromNanos
 		}
-		fit = append(fit, b)
+		j := slices.IndexFunc(fit, func(o *schemas.Binding) bool { return o.Parent == b.Parent })
+		switch {
+		case j < 0:
+			j = len(fit)
+			fit = append(fit, b)
+		case fit[j].FromNanos > at: // the mint before the use tells more
+			fit[j] = b
+		}
+		if best < 0 && fit[j].FromNanos <= at {
+			best = j
+		}
+	}
+	if best > 0 {
+		fit[0], fit[best] = fit[best], fit[0]
 	}
 	return fit, i
 }
@@ -197,7 +238,7 @@ func (w *walker) holds(b *schemas.Binding, at int64) bool {
 }
 
 // whyNothing is the reason for which a walk that stops at n has stopped.
-func (w *walker) whyNothing(n *node) schemas.Reason {
+func (w *walker) whyNothing(n *node, at int64) schemas.Reason {
 	switch {
 	case n.key.Kind.Root():
 		return schemas.ReasonComplete
@@ -206,35 +247,56 @@ func (w *walker) whyNothing(n *node) schemas.Reason {
 			return schemas.ReasonEvicted
 		}
 		return schemas.ReasonNoBindingSeen
-	case n.up[len(n.up)-1].FromNanos > w.row.act.TimeNanos+w.slack:
-		return schemas.ReasonBindingNotYet
-	default:
+	case slices.ContainsFunc(n.up, func(b schemas.Binding) bool { return b.UntilNanos != 0 && at >= b.UntilNanos+w.slack }):
 		return schemas.ReasonBindingExpired
+	case slices.ContainsFunc(n.up, func(b schemas.Binding) bool { return b.FromNanos > at+w.slack }):
+		return schemas.ReasonBindingNotYet
+	default: // what is above holds, and leads nowhere
+		return schemas.ReasonNoBindingSeen
 	}
 }
 
-// follow goes up a group of exact or stated bindings of one time.
+// follow goes up a group of exact or stated bindings, the most likely first.
 func (w *walker) follow(n *node, group []*schemas.Binding, at int64) path {
 	paths := make([]path, len(group))
 	for i := range group {
 		paths[i] = w.ascend(group[i], at)
 	}
-	if len(paths) == 1 {
+	if len(paths) == 1 || w.agree(paths) {
 		return paths[0]
 	}
-	return w.choose(n, at, paths, schemas.ReasonConflict)
+	reason := schemas.ReasonConflict
+	for _, b := range group {
+		if b.FromNanos != 0 && b.FromNanos != group[0].FromNanos { // no contradiction: one came first
+			reason = schemas.ReasonSeveralCandidates
+		}
+	}
+	return w.choose(n, at, paths, reason)
+}
+
+// agree reports whether it makes no difference which of several paths counts.
+func (w *walker) agree(paths []path) bool {
+	first := &paths[0]
+	chain, why := chainID(first), w.causeOf(first)
+	for i := range paths {
+		p := &paths[i]
+		if !p.rooted || p.end() != first.end() || p.strength != first.strength || chainID(p) != chain || w.causeOf(p) != why {
+			return false
+		}
+	}
+	return true
 }
 
 // ascend goes one step up. Above a mint, tokens and sessions are judged at the
-// time of the mint; workloads always at the time of the action, because what a
-// workload was doing then is the question.
+// time of the mint (see walker.when for workloads).
 func (w *walker) ascend(b *schemas.Binding, at int64) path {
-	up := at
-	if b.FromNanos != 0 && b.Strength != schemas.StrengthWeak {
+	used := w.when(b.Child, at)
+	up := used
+	if b.FromNanos != 0 {
 		up = b.FromNanos
 	}
 	p := w.climb(b.Parent, up).under(b, at)
-	if b.ExpiresNanos != 0 && at > b.ExpiresNanos+w.slack {
+	if b.ExpiresNanos != 0 && used > b.ExpiresNanos+w.slack {
 		p.flags |= schemas.FlagUsedAfterExpiry
 	}
 	return p
@@ -242,17 +304,20 @@ func (w *walker) ascend(b *schemas.Binding, at int64) path {
 
 // weak follows the weak bindings that hold at the time of the action.
 func (w *walker) weak(n *node, at int64) path {
-	when := at
-	if n.key.Kind == schemas.KindWorkload {
-		when = w.row.act.TimeNanos
-	}
+	when := w.when(n.key, at)
 	var fit []*schemas.Binding
 	for i := range n.up {
 		b := &n.up[i]
-		own := slices.Contains(w.row.act.Keys, b.Parent) // a call does not contain itself
-		if b.Strength == schemas.StrengthWeak && !own && w.holds(b, when) && !w.overBefore(b.Parent, when) {
-			fit = append(fit, b)
+		if b.Strength != schemas.StrengthWeak || !w.holds(b, when) ||
+			slices.Contains(w.row.act.Keys, b.Parent) || // a call does not contain itself
+			w.overBefore(b.Parent, when) {
+			continue
 		}
+		fit = append(fit, b)
+	}
+	if len(fit) > 1 { // what is told twice is one candidate: by the latest binding
+		slices.SortStableFunc(fit, func(a, b *schemas.Binding) int { return a.Parent.Compare(b.Parent) })
+		fit = slices.CompactFunc(fit, func(a, b *schemas.Binding) bool { return a.Parent == b.Parent })
 	}
 	fit = w.innermost(fit)
 	if len(fit) == 0 {
@@ -312,28 +377,24 @@ func (w *walker) choose(n *node, at int64, paths []path, reason schemas.Reason) 
 			rooted++
 		}
 	}
-	if rooted == 0 { // nothing is known above any of them
-		return stopped(n.key, at, cmpReason(n.key.Kind.Root(), schemas.ReasonComplete, reason))
-	}
 	if rooted == len(paths) && sameRoot(paths) {
-		return common(n, at, paths, reason)
+		return w.common(n, at, paths, reason)
 	}
 	p := stopped(n.key, at, reason)
+	p.fork, p.causes = n.key, w.causesOf(paths)
+	if rooted == 0 { // nothing is known above any of them
+		if n.key.Kind.Root() {
+			p.reason = schemas.ReasonComplete
+		}
+		return p
+	}
 	p.candidates = candidatesOf(paths)
-	p.fork = n.key
 	if n.key.Kind.Principal() {
 		p.rooted, p.reason = true, schemas.ReasonComplete
 	} else {
 		p.rooted, p.ambiguous = false, true
 	}
 	return p
-}
-
-func cmpReason(is bool, yes, no schemas.Reason) schemas.Reason {
-	if is {
-		return yes
-	}
-	return no
 }
 
 func sameRoot(paths []path) bool {
@@ -346,8 +407,8 @@ func sameRoot(paths []path) bool {
 }
 
 func candidatesOf(paths []path) []schemas.Candidate {
-	out := make([]schemas.Candidate, 0, len(paths))
-	for i := range paths {
+	out := make([]schemas.Candidate, 0, min(len(paths), maxCandidates))
+	for i := range paths[:min(len(paths), maxCandidates)] {
 		c := schemas.Candidate{Parent: paths[i].steps[0].edge.Parent, Proof: paths[i].steps[0].edge.Proof}
 		if paths[i].rooted {
 			c.Root = paths[i].end()
@@ -359,7 +420,7 @@ func candidatesOf(paths []path) []schemas.Candidate {
 
 // common joins paths that meet: what they share is the path, and the step to
 // it is as weak as the weakest of theirs.
-func common(n *node, at int64, paths []path, reason schemas.Reason) path {
+func (w *walker) common(n *node, at int64, paths []path, reason schemas.Reason) path {
 	meet := paths[0].steps[len(paths[0].steps)-1].edge.Parent
 	tail := 0 // index in paths[0] of the first step above where all meet
 	for i, s := range paths[0].steps {
@@ -369,14 +430,13 @@ func common(n *node, at int64, paths []path, reason schemas.Reason) path {
 		meet, tail = s.edge.Parent, i+1
 		break
 	}
-	first := paths[0].steps[0].edge
+	first, chain := paths[0].steps[0].edge, chainID(&paths[0])
 	p := paths[0]
 	p.steps = slices.Clone(paths[0].steps[min(tail, len(paths[0].steps)):])
 	for i := range paths {
 		p.strength = min(p.strength, paths[i].strength)
 		p.flags |= paths[i].flags
-		p.causes = append(p.causes, firstCall(&paths[i]))
-		if paths[i].chainKey != paths[0].chainKey { // one principal, different sessions: the chain starts here
+		if chainID(&paths[i]) != chain { // one principal, different sessions: the chain starts here
 			p.chainKey, p.chainNanos = n.key, at
 		}
 	}
@@ -386,9 +446,12 @@ func common(n *node, at int64, paths []path, reason schemas.Reason) path {
 	if p.strength != schemas.StrengthExact {
 		p.reason = reasonOf(p.reason, reason)
 	}
-	p.steps = append([]step{{&schemas.Binding{Child: n.key, Parent: meet, Relation: first.Relation, Strength: p.strength,
-		ParentName: nameAbove(&paths[0], meet), Source: first.Source}}}, p.steps...)
-	p.start, p.loose, p.fork, p.candidates = n.key, true, n.key, candidatesOf(paths)
+	joint := &schemas.Binding{Child: n.key, Parent: meet, Relation: first.Relation, Strength: p.strength, ParentName: nameAbove(&paths[0], meet)}
+	if p.strength == schemas.StrengthExact { // any of them proves it
+		joint.Proof, joint.ProofNanos = first.Proof, first.ProofNanos
+	}
+	p.steps = append([]step{{joint}}, p.steps...)
+	p.start, p.loose, p.fork, p.candidates, p.causes = n.key, true, n.key, candidatesOf(paths), w.causesOf(paths)
 	return p
 }
 
@@ -413,14 +476,42 @@ func passes(p *path, k schemas.Key) bool {
 	return slices.ContainsFunc(p.steps, func(s step) bool { return s.edge.Parent == k })
 }
 
-// firstCall is the lowest call above the start of a path.
-func firstCall(p *path) schemas.Key {
-	for _, s := range p.steps {
-		if s.edge.Parent.Kind == schemas.KindCall {
-			return s.edge.Parent
+// maxAnchors is how many sessions and tokens a trace may hang on and still be
+// bridged; a trace of more is no longer one thing that somebody asked for.
+const maxAnchors = 32
+
+// bridge leaps over a lost span: where nothing is known above a span, and
+// everything that the rest of its trace hangs on leads to one root, that is
+// the root of this span too, inferred.
+func (w *walker) bridge(n *node, at int64) (path, bool) {
+	k, ok := traceOf(n.key)
+	if !ok || w.bridging {
+		return path{}, false
+	}
+	trace := w.e.state.intern(k, 0)
+	w.e.state.depend(trace, w.row)
+	if len(trace.down) == 0 || len(trace.down) > maxAnchors {
+		return path{}, false
+	}
+	w.bridging = true
+	defer func() { w.bridging = false }()
+	var paths []path
+	for _, anchor := range trace.down {
+		p := w.climb(anchor, at)
+		if p.ambiguous {
+			return path{}, false
+		}
+		if p.rooted {
+			paths = append(paths, p.under(&schemas.Binding{Child: n.key, Parent: anchor, Relation: schemas.RelationInvoked}, at))
 		}
 	}
-	return schemas.Key{}
+	switch {
+	case len(paths) == 0 || w.visits > maxVisits || !sameRoot(paths):
+		return path{}, false
+	case len(paths) == 1:
+		return paths[0], true
+	}
+	return w.choose(n, at, paths, schemas.ReasonTimeContainment), true
 }
 
 // afterEnd flags a use of a key after it had ended or was revoked.

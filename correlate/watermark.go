@@ -37,6 +37,14 @@ func (w *watermarks) part(p partition) *progress {
 	return pr
 }
 
+// owner is when we were assigned a partition; zero if it is not ours.
+func (w *watermarks) owner(p partition) int64 {
+	if pr := w.parts[p]; pr != nil {
+		return pr.ownerMilli
+	}
+	return 0
+}
+
 // see notes an event time of a partition.
 func (w *watermarks) see(p partition, nanos int64) {
 	pr := w.part(p)
@@ -48,12 +56,12 @@ func (w *watermarks) see(p partition, nanos int64) {
 func (w *watermarks) advance() int64 {
 	low := int64(math.MaxInt64)
 	for _, pr := range w.parts {
-		if !pr.idle && pr.maxNanos != math.MinInt64 {
-			low = min(low, pr.maxNanos)
+		if !pr.idle {
+			low = min(low, pr.maxNanos) // one that has not spoken yet holds everything
 		}
 	}
-	if low != math.MaxInt64 {
-		w.current = max(w.current, low-w.bound)
+	if low != math.MaxInt64 && low != math.MinInt64 {
+		w.current = max(w.current, satSub(low, w.bound))
 	}
 	return w.current
 }

@@ -135,7 +135,7 @@ func (d *demo) stop() error {
 
 // play sends the stories, runs the pipeline over them and prints the answers.
 func (d *demo) play(ctx context.Context, serve bool) error {
-	producer, err := ingest.NewProducer(ctx, d.cfg.producer())
+	producer, err := ingest.NewProducer(ctx, ingest.ProducerOptions{Cluster: d.cfg.cluster(nil), RoundRobin: true})
 	if err != nil {
 		return err
 	}
@@ -192,14 +192,14 @@ func storyFiles() []string {
 // send plays the stories into their topics and returns how many records.
 func (d *demo) send(ctx context.Context, producer *ingest.Producer) (n int, err error) {
 	for _, topic := range d.cfg.KafkaTopics {
-		if err := producer.EnsureTopic(ctx, topic, 2); err != nil {
+		if _, err := producer.EnsureTopic(ctx, topic, 2, nil); err != nil {
 			return 0, err
 		}
 	}
 	for _, name := range storyFiles() {
 		err := eachStoryRecord(name, func(value []byte) error {
 			n++
-			return producer.Produce(ctx, topicOf(name), nil, value)
+			return producer.Produce(ctx, schemas.Record{Topic: topicOf(name), Value: value})
 		})
 		if err != nil {
 			return n, fmt.Errorf("%s: %w", name, err)

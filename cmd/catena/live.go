@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"catena/ingest"
+	"catena/schemas"
 )
 
 // live keeps playing the stories, each time with new ids and at the present
@@ -44,7 +45,7 @@ ClickHouse answers at http://%s until Ctrl-C, with live traffic:
 func (d *demo) playAgain(ctx context.Context, producer *ingest.Producer, name string, round int) error {
 	shift := newShift(time.Now(), round)
 	err := eachStoryRecord(name, func(value []byte) error {
-		return producer.Produce(ctx, topicOf(name), nil, shift.apply(value))
+		return producer.Produce(ctx, schemas.Record{Topic: topicOf(name), Value: shift.apply(value)})
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)

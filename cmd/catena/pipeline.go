@@ -73,7 +73,9 @@ func (p *pipeline) run(ctx context.Context) error {
 		if err = p.append(ctx, &batch); err != nil {
 			break
 		}
-		p.consumer.Allow()
+		if len(records) > 0 {
+			p.consumer.Allow()
+		}
 		p.backPressure()
 	}
 	if ctx.Err() != nil {
@@ -137,7 +139,7 @@ func (p *pipeline) backPressure() {
 func (p *pipeline) durable(batch *sinks.Batch) {
 	offsets := make([]ingest.Offset, 0, len(batch.Progress))
 	for _, pr := range batch.Progress {
-		offsets = append(offsets, ingest.Offset{Partition: ingest.Partition{Topic: pr.Topic, Partition: pr.Partition}, Next: pr.Offset})
+		offsets = append(offsets, ingest.Offset{Topic: pr.Topic, Partition: pr.Partition, Offset: pr.Offset})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.Drain)
 	defer cancel()
@@ -216,11 +218,11 @@ func (p *pipeline) lost(parts []ingest.Partition) {
 	}
 }
 
-// close drains and leaves: what is pending is written and committed first.
+// close leaves the group, which gives all partitions away: see revoked.
 func (p *pipeline) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.Drain)
 	defer cancel()
-	return errors.Join(p.writer.Close(ctx), p.consumer.Close(ctx), p.store.Close())
+	return errors.Join(p.consumer.Close(ctx), p.writer.Close(ctx), p.store.Close())
 }
 
 // stitcher is the part of the path that needs no server: bytes in, rows out.

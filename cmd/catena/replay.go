@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"catena/ingest"
+	"catena/schemas"
 )
 
 var replayCommand = command{
@@ -41,7 +42,7 @@ func runReplay(ctx context.Context, env *environment, c *command, args []string)
 	if err != nil {
 		return err
 	}
-	producer, err := ingest.NewProducer(ctx, cfg.producer())
+	producer, err := ingest.NewProducer(ctx, ingest.ProducerOptions{Cluster: cfg.cluster(newLog(env.stderr)), RoundRobin: true})
 	if err != nil {
 		return err
 	}
@@ -60,12 +61,6 @@ func runReplay(ctx context.Context, env *environment, c *command, args []string)
 	return nil
 }
 
-// producer is the part of the settings that the producer takes.
-func (c *config) producer() ingest.ProducerOptions {
-	return ingest.ProducerOptions{Brokers: c.KafkaBrokers, TLS: c.KafkaTLS, SASLMechanism: c.KafkaSASLMechanism,
-		User: c.KafkaUser, Password: c.KafkaPassword}
-}
-
 // topicOf names a topic after a file.
 func topicOf(name string) string {
 	base := strings.TrimSuffix(filepath.Base(name), ".gz")
@@ -78,12 +73,12 @@ func replayFile(ctx context.Context, producer *ingest.Producer, name, topic stri
 		return 0, err
 	}
 	defer func() { _ = f.Close() }()
-	if err := producer.EnsureTopic(ctx, topic, partitions); err != nil {
+	if _, err := producer.EnsureTopic(ctx, topic, partitions, nil); err != nil {
 		return 0, err
 	}
 	err = ingest.SplitFile(f, func(value []byte) error {
 		n++
-		return producer.Produce(ctx, topic, nil, value)
+		return producer.Produce(ctx, schemas.Record{Topic: topic, Value: value})
 	})
 	if err != nil {
 		return n, err

@@ -71,10 +71,14 @@ func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, n
 // consumer is the part of the settings that the consumer takes.
 func (c *config) consumer(log *slog.Logger, p *pipeline) ingest.ConsumerOptions {
 	return ingest.ConsumerOptions{
-		Brokers: c.KafkaBrokers, Group: c.KafkaGroup, Topics: c.KafkaTopics, Regex: c.KafkaTopicsRegex, Start: c.KafkaStart,
-		TLS: c.KafkaTLS, SASLMechanism: c.KafkaSASLMechanism, User: c.KafkaUser, Password: c.KafkaPassword,
-		Logger: log, OnAssigned: p.assigned, OnRevoked: p.revoked, OnLost: p.lost,
+		Cluster: c.cluster(log), Group: c.KafkaGroup, Topics: c.KafkaTopics, Regex: c.KafkaTopicsRegex, Start: c.KafkaStart,
+		OnAssigned: p.assigned, OnRevoked: p.revoked, OnLost: p.lost,
 	}
+}
+
+func (c *config) cluster(log *slog.Logger) ingest.Cluster {
+	return ingest.Cluster{Brokers: c.KafkaBrokers, TLS: ingest.TLS{Enabled: c.KafkaTLS},
+		SASL: ingest.SASL{Mechanism: c.KafkaSASLMechanism, User: c.KafkaUser, Password: c.KafkaPassword}, Logger: log}
 }
 
 func openStore(ctx context.Context, c *config) (*clickhouse.Store, error) {

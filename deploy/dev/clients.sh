@@ -1,0 +1,53 @@
+#!/bin/sh
+# Installs ClickHouse's JavaScript and Python clients at pinned versions, for the test that runs them against the embedded
+# engine, and prints the folder:
+#
+#   CATENA_TEST_CLIENTS="$(deploy/dev/clients.sh)" go test ./sinks/embedded -run Clients
+#
+# Standard output carries the path alone. Running it again is instant; a folder without the file "installed" is made anew.
+set -eu
+
+node_package='@clickhouse/client@1.23.1'
+python_package='clickhouse-connect==1.12.0'
+
+say() { printf 'clients: %s\n' "$*" >&2; }
+fail() {
+	say "$*"
+	exit 1
+}
+
+if [ -z "${CATENA_CACHE:-}" ] && [ -z "${XDG_CACHE_HOME:-}" ] && [ -z "${HOME:-}" ]; then
+	fail 'none of CATENA_CACHE, XDG_CACHE_HOME and HOME is set: no folder to install into'
+fi
+cache="${CATENA_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/catena}/clients"
+# The name carries the versions, so that a change of pin installs anew.
+target="$cache/node-${node_package##*@}-python-${python_package##*==}"
+
+if [ -f "$target/installed" ]; then
+	printf '%s\n' "$target"
+	exit 0
+fi
+for tool in node npm python3; do
+	command -v "$tool" >/dev/null 2>&1 || fail "$tool is needed and was not found"
+done
+
+mkdir -p "$cache"
+# A virtual environment knows its own path, so it cannot be moved: it is made in place, and the file "installed", written
+# last, says that the folder is whole. The lock keeps two runs from building it at once.
+if ! mkdir "$target.lock" 2>/dev/null; then
+	fail "another run is installing, or was killed: wait, or remove $target.lock"
+fi
+trap 'rm -rf "$target.lock"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+rm -rf "$target"
+mkdir -p "$target"
+say "installing $node_package …"
+(cd "$target" && npm install --silent --no-audit --no-fund --ignore-scripts --prefix . "$node_package" >&2) || fail 'npm install did not succeed'
+say "installing $python_package …"
+python3 -m venv "$target/venv" >&2
+"$target/venv/bin/pip" install --quiet --disable-pip-version-check "$python_package" >&2 || fail 'pip install did not succeed'
+touch "$target/installed"
+say 'done'
+printf '%s\n' "$target"

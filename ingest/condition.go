@@ -1,0 +1,286 @@
+package ingest
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"catena/schemas/sources"
+)
+
+// An atom is one question to one slot, false where there is no value. Every
+// distinct atom of a program is one bit; the bits of a record are found slot by
+// slot, once, and a condition is then a comparison of a few words. Regular
+// expressions are dear: they are asked only when a condition gets that far.
+type atom struct {
+	slot   int32
+	op     sources.CheckOp // Present, OneOf, Prefix, Suffix, Contains, Matches
+	texts  []string
+	regexp *regexp.Regexp
+	simple *runs // the regexp as byte classes, where that is possible
+	source string
+}
+
+// cond is a compiled condition; the zero value holds.
+type cond struct {
+	want, not []bits // atoms that hold, and that do not
+	dear      []dear // regular expressions
+	any, none [][]cond
+}
+
+// bits are some of a word of atoms.
+type bits struct {
+	word int32
+	mask uint64
+}
+
+// dear is an atom that is asked late.
+type dear struct {
+	atom int32
+	want bool
+}
+
+// atoms collects the atoms of a program.
+type atoms struct {
+	list   []atom
+	index  map[string]int32
+	bySlot []slotAtoms
+	words  int
+}
+
+// slotAtoms are the atoms of a slot, without the regular expressions.
+type slotAtoms struct {
+	slot    int32
+	present []bits // the bits of a slot that has a value
+	equal   map[string][]bits
+	others  []int32
+}
+
+// newAtoms makes an empty list.
+func newAtoms() *atoms { return &atoms{index: map[string]int32{}} }
+
+// add returns the number of an atom, which it appends if it is new.
+func (as *atoms) add(a atom) int32 {
+	key := string([]byte{byte(a.slot), byte(a.slot >> 8), byte(a.op)}) + a.source + strings.Join(a.texts, "\x00")
+	if i, ok := as.index[key]; ok {
+		return i
+	}
+	i := int32(len(as.list))
+	as.list = append(as.list, a)
+	as.index[key] = i
+	return i
+}
+
+// finish arranges the atoms by slot.
+func (as *atoms) finish() {
+	as.words = (len(as.list) + 63) / 64
+	for i, a := range as.list {
+		if a.op == sources.Matches {
+			continue
+		}
+		s := as.ofSlot(a.slot)
+		switch a.op {
+		case sources.Present:
+			s.present = addBit(s.present, int32(i))
+		case sources.OneOf:
+			for _, t := range a.texts {
+				s.equal[t] = addBit(s.equal[t], int32(i))
+			}
+		default:
+			s.others = append(s.others, int32(i))
+		}
+	}
+}
+
+func (as *atoms) ofSlot(slot int32) *slotAtoms {
+	i := slices.IndexFunc(as.bySlot, func(s slotAtoms) bool { return s.slot == slot })
+	if i < 0 {
+		i = len(as.bySlot)
+		as.bySlot = append(as.bySlot, slotAtoms{slot: slot, equal: map[string][]bits{}})
+	}
+	return &as.bySlot[i]
+}
+
+// addBit sets an atom's bit, once.
+func addBit(list []bits, atom int32) []bits {
+	word, mask := atom/64, uint64(1)<<(atom%64)
+	for i := range list {
+		if list[i].word == word {
+			list[i].mask |= mask
+			return list
+		}
+	}
+	return append(list, bits{word, mask})
+}
+
+// compileCondition turns a condition into bits of the program's atoms.
+func (c *compiler) condition(src sources.Condition) cond {
+	var out cond
+	for _, clause := range src {
+		switch {
+		case clause.Test != nil:
+			c.check(&out, c.trie.slot(clause.Test.Path), clause.Test.Check, true)
+		case clause.Any != nil:
+			out.any = append(out.any, c.conditions(clause.Any))
+		default:
+			out.none = append(out.none, c.conditions(clause.None))
+		}
+	}
+	return out
+}
+
+func (c *compiler) conditions(src []sources.Condition) []cond {
+	out := make([]cond, len(src))
+	for i := range src {
+		out[i] = c.condition(src[i])
+	}
+	return out
+}
+
+// check adds to a condition that a check holds, or does not.
+func (c *compiler) check(out *cond, slot int32, ch sources.Check, want bool) {
+	switch ch.Op {
+	case sources.Not:
+		c.check(out, slot, ch.Sub[0], !want)
+		return
+	case sources.All:
+		if want {
+			for _, sub := range ch.Sub {
+				c.check(out, slot, sub, true)
+			}
+			return
+		}
+		var all cond
+		for _, sub := range ch.Sub {
+			c.check(&all, slot, sub, true)
+		}
+		out.none = append(out.none, []cond{all})
+		return
+	}
+	a := atom{slot: slot, op: ch.Op, texts: ch.Texts}
+	if ch.Op == sources.Matches {
+		a.source, a.regexp = ch.Regexp.String(), ch.Regexp
+		a.simple = compileRuns(a.source)
+	}
+	i := c.atoms.add(a)
+	switch {
+	case ch.Op == sources.Matches:
+		out.dear = append(out.dear, dear{i, want})
+	case want:
+		out.want = addBit(out.want, i)
+	default:
+		out.not = addBit(out.not, i)
+	}
+}
+
+// facts are the atoms of the current record.
+type facts struct {
+	program *program
+	eval    *evaluator
+	is      []uint64
+	asked   []uint64 // of regular expressions: whether they were tried
+}
+
+// learn finds all atoms but the dear ones, slot by slot.
+func (f *facts) learn(p *program, e *evaluator) {
+	f.program, f.eval = p, e
+	if n := p.atoms.words; len(f.is) < n {
+		f.is, f.asked = make([]uint64, n), make([]uint64, n)
+	}
+	clear(f.is)
+	clear(f.asked)
+	for i := range p.atoms.bySlot {
+		s := &p.atoms.bySlot[i]
+		v, ok := e.present(s.slot)
+		if !ok {
+			continue
+		}
+		f.set(s.present)
+		if len(s.equal) > 0 {
+			f.set(s.equal[v])
+		}
+		for _, a := range s.others {
+			if p.atoms.list[a].holds(v) {
+				f.is[a/64] |= 1 << (a % 64)
+			}
+		}
+	}
+}
+
+func (f *facts) set(list []bits) {
+	for _, b := range list {
+		f.is[b.word] |= b.mask
+	}
+}
+
+// holds reports whether a condition holds for the record.
+func (f *facts) holds(c *cond) bool {
+	for _, b := range c.want {
+		if f.is[b.word]&b.mask != b.mask {
+			return false
+		}
+	}
+	for _, b := range c.not {
+		if f.is[b.word]&b.mask != 0 {
+			return false
+		}
+	}
+	for _, any := range c.any {
+		if !f.holdsOne(any) {
+			return false
+		}
+	}
+	for _, none := range c.none {
+		if f.holdsOne(none) {
+			return false
+		}
+	}
+	for _, d := range c.dear {
+		if f.matches(d.atom) != d.want {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *facts) holdsOne(list []cond) bool {
+	for i := range list {
+		if f.holds(&list[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// matches asks a regular expression, once a record.
+func (f *facts) matches(i int32) bool {
+	word, mask := i/64, uint64(1)<<(i%64)
+	if f.asked[word]&mask == 0 {
+		f.asked[word] |= mask
+		a := &f.program.atoms.list[i]
+		if v, ok := f.eval.present(a.slot); ok && a.holds(v) {
+			f.is[word] |= mask
+		}
+	}
+	return f.is[word]&mask != 0
+}
+
+// holds asks an atom about a value.
+func (a *atom) holds(v string) bool {
+	switch a.op {
+	case sources.OneOf:
+		return slices.Contains(a.texts, v)
+	case sources.Prefix:
+		return strings.HasPrefix(v, a.texts[0])
+	case sources.Suffix:
+		return strings.HasSuffix(v, a.texts[0])
+	case sources.Contains:
+		return strings.Contains(v, a.texts[0])
+	case sources.Matches:
+		if a.simple != nil {
+			return a.simple.match(v)
+		}
+		return a.regexp.MatchString(v)
+	}
+	return true // Present
+}

@@ -1,0 +1,1231 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"catena/schemas"
+)
+
+// Errors of [Consumer.Commit] and [Consumer.Poll], for errors.Is.
+var (
+	// ErrNotOwned: the partition is not, or no longer, assigned to us. Whoever
+	// has it reads on from its commit point; nothing is lost.
+	ErrNotOwned = errors.New("partition is not owned")
+	// ErrStale: the group has moved on without us. OnLost follows.
+	ErrStale = errors.New("group membership is stale")
+	// ErrClosed: the consumer is closed.
+	ErrClosed = errors.New("kafka: consumer is closed")
+)
+
+// Topics that do not exist when the consumer is made: [ConsumerOptions.Missing].
+const (
+	MissingFail  = ""      // an error that names them
+	MissingWait  = "wait"  // wait for them, up to the start timeout
+	MissingAllow = "allow" // start; they are read once they exist
+)
+
+// pollWait is how long Poll waits for records.
+const pollWait = 100 * time.Millisecond
+
+// ConsumerOptions configures [NewConsumer]. Zero values mean the defaults.
+type ConsumerOptions struct {
+	Cluster
+
+	Group  string
+	Topics []string
+	// Regex makes each of Topics a regular expression that has to match a whole
+	// topic name; topics created later join within a minute. Exclude holds
+	// expressions of names to leave out.
+	Regex   bool
+	Exclude []string
+	Missing string // MissingFail, MissingWait or MissingAllow
+
+	// Start is where a partition without a committed offset begins: "earliest"
+	// (default), "latest" or a time as of RFC 3339. "latest" means from the
+	// start of this process on, so that a partition added later is read whole.
+	Start string
+
+	// MaxPollRecords bounds the records of one Poll; 10,000.
+	MaxPollRecords int
+	// FetchMaxBytes bounds a response of a broker, as compressed, 32 MiB;
+	// FetchMaxPartitionBytes the part of one partition in it, 8 MiB. A batch
+	// larger than either is delivered all the same, or reading would never get
+	// past it. One response of each broker is buffered ahead, so the memory
+	// held outside Poll is about brokers × FetchMaxBytes × compression ratio.
+	FetchMaxBytes, FetchMaxPartitionBytes int32
+	// MaxBatchBytes bounds a batch after decompression, 128 MiB. A larger one
+	// is unreadable: see OnUnreadable.
+	MaxBatchBytes int
+	Rack          string // read from the replica there, if the brokers allow it
+
+	// SessionTimeout is how long the group waits for a sign of life, 45 s.
+	// RebalanceTimeout is how long a rebalance waits for a member, 60 s: a
+	// loop that takes longer from Poll to Allow, or callbacks that do, cost the
+	// membership. CommitTimeout bounds a commit with its retries, 10 s.
+	SessionTimeout, RebalanceTimeout, CommitTimeout time.Duration
+	// FatalAfter is how long an error that needs somebody (no permission, a
+	// wrong password) must last before Poll returns it, 30 s. While nothing was
+	// ever assigned, such an error of the group is returned at once.
+	FatalAfter time.Duration
+
+	// The callbacks run one at a time and never while records are between Poll
+	// and Allow; Poll blocks while one runs. They must not call Poll or Close.
+	// Each is optional.
+
+	// OnAssigned runs before the first record of new partitions is polled.
+	// OwnerMillis is the wall clock in Unix milliseconds, raised where needed so
+	// that it is larger than that of any owner before. Its context ends after
+	// three quarters of RebalanceTimeout.
+	OnAssigned func(ctx context.Context, ps []Partition, ownerMillis int64)
+	// OnRevoked runs while the partitions are still ours: stop, drain, flush
+	// and commit within it. Once it returns, commits for them are refused. Its
+	// context ends after three quarters of RebalanceTimeout; what was not
+	// committed by then is read again by the next owner.
+	OnRevoked func(ctx context.Context, ps []Partition)
+	// OnLost runs when the partitions are gone already: drop what is in flight
+	// of them. Commits for them are refused.
+	OnLost func(ps []Partition)
+	// OnUnreadable runs within Poll for a range of offsets that cannot be read,
+	// which is then skipped: leave a dead letter for it. Without the callback
+	// the partition stays where it is.
+	OnUnreadable func(Unreadable)
+}
+
+// Unreadable is a range of offsets that the consumer cannot turn into records.
+type Unreadable struct {
+	Partition
+	From, Next int64 // Next is the offset after the range
+	Err        error
+}
+
+// Consumer reads records as a member of a consumer group.
+//
+// One goroutine runs the loop:
+//
+//	for {
+//	    records, err = c.Poll(ctx, records[:0])   // rebalances wait from here …
+//	    hand records to the pipeline
+//	    c.Allow()                                 // … to here
+//	}
+//
+// From Poll to Allow the partitions cannot be taken away. That must stay short
+// (well under a quarter of RebalanceTimeout): when the pipeline is full, call
+// Pause instead of blocking, and go on polling. While paused, Poll returns
+// nothing, rebalances proceed, the group sees a live member, and at most one
+// response of each broker is held.
+//
+// Commit, Pause, Resume, Positions and Stats may be called from any goroutine.
+type Consumer struct {
+	opts ConsumerOptions
+	log  *slog.Logger
+	kgo  []kgo.Opt
+
+	ctx    context.Context // of the client and, through it, of the callbacks
+	cancel context.CancelFunc
+
+	client atomic.Pointer[kgo.Client] // nil until the first Poll
+	closed atomic.Bool
+	paused atomic.Bool
+	resume chan struct{} // wakes a Poll that waits out a pause
+
+	// commitMu is held during a whole commit, and by whatever takes ownership
+	// away. Without it: Commit finds p owned; the goroutine is descheduled; the
+	// group drops us, p goes to another member, we rejoin; the commit goes out
+	// with the new membership, which the broker accepts, for it checks the
+	// member and not the partition; p's new owner is set back.
+	commitMu sync.Mutex
+
+	mu       sync.Mutex // the fields below
+	owned    map[Partition]*ownership
+	member   string // id under which the partitions are owned
+	assigned bool   // whether anything ever was
+	failures map[Partition]*failure
+	stats    Stats
+	retrying bool // commits fail at the moment
+}
+
+// ownership is one partition while it is ours. Offsets are -1 when unknown.
+type ownership struct {
+	ownerMillis int64
+	committed   int64   // commit point at the broker
+	asked       int64   // what the caller called it, committed being past control records
+	asking      int64   // the same of the commit in flight
+	first       int64   // first offset handed out
+	handed      int64   // one past the last record handed out
+	position    int64   // next offset to see; beyond handed after control records
+	end         int64   // end of the log, as far as it can be read
+	epochs      []epoch // leader epochs from the commit point on, oldest first
+}
+
+// epoch says that records from an offset on were written under a leader epoch.
+type epoch struct {
+	from  int64
+	epoch int32
+}
+
+// failure is a partition's error while it lasts. The group's own stands under
+// the zero Partition.
+type failure struct {
+	text        string
+	since, last time.Time
+}
+
+// Stats counts since the consumer was made.
+type Stats struct {
+	Records, Bytes int64 // handed out; bytes of keys and values
+	// Control counts markers of transactions. Gaps counts offsets that no record
+	// came for: compacted away, or of an aborted transaction. Expired counts
+	// those that retention deleted before they were read. Unreadable counts
+	// offsets given to OnUnreadable.
+	Control, Gaps, Expired, Unreadable int64
+	Commits, CommitErrors              int64 // partitions committed; partitions refused or failed
+	FetchErrors                        int64
+	Assigned, Revoked, Lost            int64 // partitions
+	BufferedRecords, BufferedBytes     int64 // fetched ahead, not polled yet
+}
+
+// Position is where a partition stands.
+type Position struct {
+	Partition
+	OwnerMillis int64
+	Next        int64 // next offset to poll; -1 before the first record if nothing was committed
+	Committed   int64 // commit point; -1 if there is none
+	End         int64 // end of the log as last seen; -1 if not seen
+}
+
+// Lag is how many offsets are left to poll, as far as is known.
+func (p Position) Lag() int64 {
+	if p.End < 0 {
+		return 0
+	}
+	return max(0, p.End-max(0, p.Next))
+}
+
+// NewConsumer checks that a broker answers and that the topics exist, each
+// within the start timeout. It joins the group only at the first Poll, so that
+// the callbacks find the caller ready.
+func NewConsumer(ctx context.Context, opts ConsumerOptions) (*Consumer, error) {
+	opts.fill()
+	c := &Consumer{
+		opts: opts, log: opts.logger(),
+		resume:   make(chan struct{}, 1),
+		owned:    map[Partition]*ownership{},
+		failures: map[Partition]*failure{},
+	}
+	var err error
+	if c.kgo, err = c.options(); err != nil {
+		return nil, err
+	}
+	adm, err := opts.admin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer adm.Close()
+	if err := opts.checkTopics(ctx, adm); err != nil {
+		return nil, err
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c, nil
+}
+
+func (o *ConsumerOptions) fill() {
+	set := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	set32 := func(v *int32, d int32) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	setTime := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	set(&o.MaxPollRecords, 10_000)
+	set32(&o.FetchMaxBytes, 32<<20)
+	set32(&o.FetchMaxPartitionBytes, 8<<20)
+	set(&o.MaxBatchBytes, 128<<20)
+	setTime(&o.SessionTimeout, 45*time.Second)
+	setTime(&o.RebalanceTimeout, 60*time.Second)
+	setTime(&o.CommitTimeout, 10*time.Second)
+	setTime(&o.FatalAfter, 30*time.Second)
+}
+
+// options are those of the client that joins the group.
+func (c *Consumer) options() ([]kgo.Opt, error) {
+	o := &c.opts
+	switch {
+	case o.Group == "":
+		return nil, errors.New("kafka: no consumer group given; check CATENA_KAFKA_GROUP")
+	case len(o.Topics) == 0:
+		return nil, errors.New("kafka: no topic given; " + checkTopics)
+	}
+	topics, exclude := o.Topics, []string(nil)
+	if o.Regex {
+		var err error
+		if topics, err = anchored(o.Topics); err != nil {
+			return nil, err
+		}
+		if exclude, err = anchored(o.Exclude); err != nil {
+			return nil, err
+		}
+	}
+	start, err := startOffset(o.Start)
+	if err != nil {
+		return nil, err
+	}
+	opts, err := o.Cluster.options()
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts,
+		kgo.ConsumerGroup(o.Group),
+		kgo.ConsumeTopics(topics...),
+		kgo.ConsumeStartOffset(start),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.BlockRebalanceOnPoll(),
+		kgo.DisableAutoCommit(),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(), // so that the position gets past them
+		kgo.FetchMaxBytes(o.FetchMaxBytes),
+		kgo.FetchMaxPartitionBytes(o.FetchMaxPartitionBytes),
+		kgo.FetchMaxWait(500*time.Millisecond), // a new partition joins the next fetch
+		kgo.BrokerMaxReadBytes(max(100<<20, 2*o.FetchMaxBytes+2*MaxRecordBytes)),
+		kgo.MaxDecompressBatchBytes(o.MaxBatchBytes),
+		kgo.SessionTimeout(o.SessionTimeout),
+		kgo.HeartbeatInterval(min(3*time.Second, o.SessionTimeout/3)),
+		kgo.RebalanceTimeout(o.RebalanceTimeout),
+		kgo.OnPartitionsAssigned(c.onAssigned),
+		kgo.OnPartitionsRevoked(c.onRevoked),
+		kgo.OnPartitionsLost(c.onLost),
+	)
+	if o.Regex {
+		opts = append(opts, kgo.ConsumeRegex())
+		if len(exclude) > 0 {
+			opts = append(opts, kgo.ConsumeExcludeTopics(exclude...))
+		}
+	}
+	if o.Rack != "" {
+		opts = append(opts, kgo.Rack(o.Rack))
+	}
+	if err := kgo.ValidateOpts(opts...); err != nil {
+		return nil, fmt.Errorf("kafka: %w", err)
+	}
+	return opts, nil
+}
+
+// anchored makes expressions match whole names. The client's own match
+// anywhere, so that "audit" would read "audit-dead-letters" as well.
+func anchored(exprs []string) ([]string, error) {
+	out := make([]string, len(exprs))
+	for i, e := range exprs {
+		if _, err := regexp.Compile(e); err != nil {
+			return nil, fmt.Errorf("kafka: topic pattern %q: %w; %s", e, err, checkTopics)
+		}
+		out[i] = "^(?:" + e + ")$"
+	}
+	return out, nil
+}
+
+func startOffset(s string) (kgo.Offset, error) {
+	switch s {
+	case "", "earliest":
+		return kgo.NewOffset().AtStart(), nil
+	case "latest":
+		// Not the end of the log: of a partition that is added later, that would
+		// skip what was written before we noticed it.
+		return kgo.NewOffset().AfterMilli(time.Now().UnixMilli()), nil
+	}
+	at, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return kgo.Offset{}, fmt.Errorf(`kafka: start %q is none of "earliest", "latest" and a time such as 2026-01-31T00:00:00Z`, s)
+	}
+	return kgo.NewOffset().AfterMilli(at.UnixMilli()), nil
+}
+
+// checkTopics returns an error that names the topics that do not exist, or
+// waits for them.
+func (o *ConsumerOptions) checkTopics(ctx context.Context, adm *kadm.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, o.startTimeout())
+	defer cancel()
+	for {
+		missing, err := o.missing(ctx, adm)
+		switch {
+		case err != nil:
+			return err
+		case len(missing) == 0 || o.Missing == MissingAllow:
+			return nil
+		case o.Missing == MissingWait && pause(ctx, 500*time.Millisecond):
+			continue
+		}
+		what := "topic " + strings.Join(missing, ", ") + " does not exist"
+		switch {
+		case o.Regex:
+			what = "no topic matches " + strings.Join(missing, ", ")
+		case len(missing) > 1:
+			what = "topics " + strings.Join(missing, ", ") + " do not exist"
+		}
+		return fmt.Errorf("kafka: %s at %s; create it or %s", what, strings.Join(o.Brokers, ", "), checkTopics)
+	}
+}
+
+func (o *ConsumerOptions) missing(ctx context.Context, adm *kadm.Client) ([]string, error) {
+	var ask []string
+	if !o.Regex {
+		ask = o.Topics
+	}
+	details, err := adm.ListTopics(ctx, ask...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: list topics: %w", err)
+	}
+	if !o.Regex {
+		var missing []string
+		for _, name := range o.Topics {
+			switch d, ok := details[name]; {
+			case !ok, errors.Is(d.Err, kerr.UnknownTopicOrPartition):
+				missing = append(missing, name)
+			case d.Err != nil && !kerr.IsRetriable(d.Err):
+				return nil, fmt.Errorf("kafka: topic %s: %w; %s", name, d.Err, checkTopics)
+			}
+		}
+		return missing, nil
+	}
+	include, err := anchored(o.Topics)
+	if err != nil {
+		return nil, err
+	}
+	exclude, err := anchored(o.Exclude)
+	if err != nil {
+		return nil, err
+	}
+	for name := range details {
+		if matches(include, name) && !matches(exclude, name) {
+			return nil, nil
+		}
+	}
+	return o.Topics, nil
+}
+
+func matches(exprs []string, name string) bool {
+	return slices.ContainsFunc(exprs, func(e string) bool { return regexp.MustCompile(e).MatchString(name) })
+}
+
+// Poll appends the next records to dst and returns it, waiting about 100 ms if
+// there are none. If it appended any, the caller calls [Consumer.Allow] once
+// it has handed them on. Records of a partition come in the order of its log.
+// Their bytes belong to the caller; they share a buffer with others of the same
+// response, so what is kept for long is copied.
+//
+// The first Poll joins the group. Poll blocks for as long as a callback runs.
+// The error is that of ctx, [ErrClosed], or one that will not go away by
+// itself; what can be retried is retried, logged when it begins and ends, and
+// counted.
+func (c *Consumer) Poll(ctx context.Context, dst []schemas.Record) ([]schemas.Record, error) {
+	cl, err := c.join()
+	if err != nil {
+		return dst, err
+	}
+	if c.paused.Load() {
+		// Not polling is what pauses: the client fetches one response ahead of
+		// each broker and no more. Its own pause would throw these away and fetch
+		// them again.
+		c.Allow()
+		return dst, c.waitPaused(ctx)
+	}
+	pollCtx, cancel := context.WithTimeout(ctx, pollWait)
+	fetches := cl.PollRecords(pollCtx, c.opts.MaxPollRecords)
+	cancel()
+
+	n := len(dst)
+	for i := range fetches {
+		for j := range fetches[i].Topics {
+			t := &fetches[i].Topics[j]
+			for k := range t.Partitions {
+				p := &t.Partitions[k]
+				dst = c.take(dst, t.Topic, p)
+				if p.Err != nil && err == nil {
+					err = c.failed(cl, Partition{t.Topic, p.Partition}, p.Err)
+				}
+			}
+		}
+	}
+	if len(dst) > n {
+		return dst, err
+	}
+	// A poll that returns nothing blocks rebalances too, where it returned an
+	// error or the time was up.
+	c.Allow()
+	if err == nil {
+		err = ctx.Err()
+	}
+	return dst, err
+}
+
+// join makes the client at the first call.
+func (c *Consumer) join() (*kgo.Client, error) {
+	if cl := c.client.Load(); cl != nil {
+		if c.closed.Load() {
+			return nil, ErrClosed
+		}
+		return cl, nil
+	}
+	if c.closed.Load() {
+		return nil, ErrClosed
+	}
+	cl, err := kgo.NewClient(append(c.kgo, kgo.WithContext(c.ctx))...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: %w", err)
+	}
+	c.client.Store(cl)
+	c.log.Info("joining consumer group", "group", c.opts.Group, "topics", c.opts.Topics)
+	return cl, nil
+}
+
+func (c *Consumer) waitPaused(ctx context.Context) error {
+	t := time.NewTimer(pollWait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.resume:
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
+// take appends a partition's records and moves its position.
+func (c *Consumer) take(dst []schemas.Record, topic string, p *kgo.FetchPartition) []schemas.Record {
+	if len(p.Records) == 0 {
+		return dst
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := Partition{topic, p.Partition}
+	own := c.owned[key]
+	if own == nil {
+		// Cannot be: records come after onAssigned and before onRevoked. Hand
+		// them out all the same, since a record too many is no loss.
+		own = newOwnership(0)
+	}
+	if f := c.failures[key]; f != nil {
+		delete(c.failures, key)
+		c.log.Info("reading partition again", "partition", key.String(), "error", f.text)
+	}
+	c.count(own, key, p)
+
+	var headers []schemas.Header // one allocation for the partition's records
+	for _, r := range p.Records {
+		own.position = r.Offset + 1
+		if r.Attrs.IsControl() {
+			continue
+		}
+		if own.first < 0 {
+			own.first = r.Offset
+		}
+		own.handed = r.Offset + 1
+		if n := len(own.epochs); r.LeaderEpoch >= 0 && (n == 0 || own.epochs[n-1].epoch != r.LeaderEpoch) {
+			own.epochs = append(own.epochs, epoch{r.Offset, r.LeaderEpoch})
+		}
+		rec := schemas.Record{
+			Topic: topic, Partition: p.Partition, Offset: r.Offset,
+			Key: r.Key, Value: r.Value,
+			TimestampNanos: r.Timestamp.UnixNano(),
+		}
+		if n := len(r.Headers); n > 0 {
+			if cap(headers)-len(headers) < n {
+				headers = make([]schemas.Header, 0, max(n, min(4*len(p.Records), 4096)))
+			}
+			at := len(headers)
+			for _, h := range r.Headers {
+				headers = append(headers, schemas.Header{Key: h.Key, Value: h.Value})
+			}
+			rec.Headers = headers[at:len(headers):len(headers)]
+		}
+		c.stats.Records++
+		c.stats.Bytes += int64(len(r.Key) + len(r.Value))
+		dst = append(dst, rec)
+	}
+	return dst
+}
+
+// count accounts for the offsets from the position to the last record that
+// give no record to hand out.
+func (c *Consumer) count(own *ownership, key Partition, p *kgo.FetchPartition) {
+	next := own.position
+	if end := p.LastStableOffset; end >= 0 {
+		own.end = end
+	} else {
+		own.end = p.HighWatermark
+	}
+	if first := p.Records[0].Offset; next >= 0 && p.LogStartOffset > next && first > next {
+		expired := min(p.LogStartOffset, first) - next
+		c.stats.Expired += expired
+		c.log.Warn("records expired before they were read: raise the topic's retention or add capacity",
+			"partition", key.String(), "offset", next, "records", expired)
+		next += expired
+	}
+	for _, r := range p.Records {
+		if next >= 0 && r.Offset > next {
+			c.stats.Gaps += r.Offset - next
+		}
+		if r.Attrs.IsControl() {
+			c.stats.Control++
+		}
+		next = r.Offset + 1
+	}
+}
+
+// failed classifies a fetch error. It returns an error only for what Poll has
+// to end with.
+func (c *Consumer) failed(cl *kgo.Client, key Partition, err error) error {
+	var (
+		session  *kgo.ErrGroupSession
+		tooLarge *kgo.ErrDecompressTooLarge
+		loss     *kgo.ErrDataLoss
+	)
+	switch {
+	case errors.Is(err, kgo.ErrClientClosed):
+		return ErrClosed
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return nil // the poll's own context
+	case errors.As(err, &tooLarge) && c.opts.OnUnreadable != nil:
+		c.skip(cl, key, tooLarge)
+		return nil
+	case errors.As(err, &loss):
+		// The client goes on where the log now ends or diverged.
+		c.mu.Lock()
+		c.stats.FetchErrors++
+		if own := c.owned[key]; own != nil {
+			own.position, own.epochs = loss.ResetTo, nil
+		}
+		c.mu.Unlock()
+		c.log.Error("brokers lost records that were read already", "partition", key.String(), "error", err)
+		return nil
+	case errors.As(err, &session):
+		key = Partition{}
+	}
+
+	now := time.Now()
+	c.mu.Lock()
+	c.stats.FetchErrors++
+	f := c.failures[key]
+	fresh := f == nil || f.text != err.Error()
+	if f == nil || now.Sub(f.last) > max(c.opts.FatalAfter, 10*time.Second) { // a new one, not the same going on
+		f = &failure{since: now}
+		c.failures[key] = f
+	}
+	f.text, f.last = err.Error(), now
+	lasted, assigned := now.Sub(f.since), c.assigned
+	c.mu.Unlock()
+
+	what := fmt.Errorf("kafka: topic %s partition %d: %w", key.Topic, key.Partition, err)
+	if session != nil {
+		what = fmt.Errorf("kafka: group %s: %w", c.opts.Group, session.Err)
+	}
+	if needsSomebody(err) && (lasted >= c.opts.FatalAfter || session != nil && !assigned) {
+		return what
+	}
+	if fresh {
+		c.log.Warn("cannot read, trying on", "error", what)
+	}
+	return nil
+}
+
+// needsSomebody tells the errors that trying again does not mend, unless
+// somebody changes a permission, a password or a configuration.
+func needsSomebody(err error) bool {
+	for _, e := range []error{
+		kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed,
+		kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState, kerr.SecurityDisabled,
+		kerr.InvalidSessionTimeout, kerr.InconsistentGroupProtocol, kerr.InvalidGroupID, kerr.GroupMaxSizeReached,
+		kerr.InvalidTopicException, kerr.UnsupportedVersion,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// skip tells the caller of a batch that cannot be decompressed within the bound
+// and goes on behind it.
+func (c *Consumer) skip(cl *kgo.Client, key Partition, e *kgo.ErrDecompressTooLarge) {
+	from := e.Offset
+	c.mu.Lock()
+	if own := c.owned[key]; own != nil {
+		from = max(from, own.position) // part of the batch may be below the commit point
+		if own.first < 0 {
+			own.first = from
+		}
+		own.position, own.handed = e.NextOffset, e.NextOffset
+	}
+	c.stats.Unreadable += e.NextOffset - from
+	c.mu.Unlock()
+	c.log.Error("batch is larger than the limit after decompression, skipping it",
+		"partition", key.String(), "offset", from, "next", e.NextOffset, "limit", c.opts.MaxBatchBytes)
+	c.opts.OnUnreadable(Unreadable{Partition: key, From: from, Next: e.NextOffset, Err: e})
+	cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{key.Topic: {key.Partition: {Epoch: e.Epoch, Offset: e.NextOffset}}})
+}
+
+// Allow lets a waiting rebalance proceed. The next Poll waits for its
+// callbacks.
+func (c *Consumer) Allow() {
+	if cl := c.client.Load(); cl != nil {
+		cl.AllowRebalance()
+	}
+}
+
+// Pause makes Poll return nothing until Resume, while the group stays as it
+// is. What was fetched ahead is kept.
+func (c *Consumer) Pause() { c.paused.Store(true) }
+
+// Resume ends a pause, also for a Poll that waits in it.
+func (c *Consumer) Resume() {
+	c.paused.Store(false)
+	select {
+	case c.resume <- struct{}{}:
+	default:
+	}
+}
+
+// Commit stores commit points: for each partition the next offset to read.
+// Those that are at the broker already are not sent. It returns once the broker
+// has answered, having retried what can be retried within CommitTimeout.
+//
+// The error joins those of the partitions that were not committed, and is never
+// a reason to stop: what is not committed is read again. errors.Is tells
+// [ErrNotOwned] and [ErrStale]. The others are committed all the same.
+func (c *Consumer) Commit(ctx context.Context, offsets []Offset) error {
+	c.commitMu.Lock()
+	defer c.commitMu.Unlock()
+	cl := c.client.Load()
+	if cl == nil {
+		return ErrNotOwned
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.CommitTimeout)
+	defer cancel()
+
+	want, err := c.commitable(offsets)
+	errs := []error{err}
+	for wait := 50 * time.Millisecond; len(want) > 0; wait = min(2*wait, 2*time.Second) {
+		again, permanent := c.commitOnce(ctx, cl, want)
+		errs = append(errs, permanent)
+		if again == nil {
+			break
+		}
+		if !pause(ctx, wait/2+rand.N(wait)) {
+			errs = append(errs, fmt.Errorf("kafka: commit: %w", again))
+			c.mu.Lock()
+			c.stats.CommitErrors += int64(size(want))
+			c.mu.Unlock()
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// points are commit points as the client takes them.
+type points = map[string]map[int32]kgo.EpochOffset
+
+func size(p points) (n int) {
+	for _, ps := range p {
+		n += len(ps)
+	}
+	return n
+}
+
+// commitable picks those that may be sent and have to be.
+func (c *Consumer) commitable(offsets []Offset) (points, error) {
+	var errs []error
+	want := points{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range offsets {
+		key := Partition{o.Topic, o.Partition}
+		own, asking := c.owned[key], o.Offset
+		switch {
+		case own == nil:
+			errs = append(errs, fmt.Errorf("kafka: commit %s at %d: %w", key, o.Offset, ErrNotOwned))
+			c.stats.CommitErrors++
+			continue
+		case o.Offset > own.handed:
+			// Committing what nobody has seen would lose it.
+			errs = append(errs, fmt.Errorf("kafka: commit %s at %d: only records below %d were polled", key, o.Offset, own.handed))
+			c.stats.CommitErrors++
+			continue
+		case o.Offset == own.committed || o.Offset == own.asked:
+			continue
+		case o.Offset == own.handed && own.position > own.handed:
+			o.Offset = own.position // past control records, so that the lag becomes zero
+		}
+		own.asking = asking
+		if want[o.Topic] == nil {
+			want[o.Topic] = map[int32]kgo.EpochOffset{}
+		}
+		want[o.Topic][o.Partition] = kgo.EpochOffset{Epoch: own.epochBefore(o.Offset), Offset: o.Offset}
+	}
+	return want, errors.Join(errs...)
+}
+
+// epochBefore is the leader epoch of the last record below an offset, or -1.
+// With it in the commit, the next owner notices a truncated log.
+func (o *ownership) epochBefore(offset int64) int32 {
+	e := int32(-1)
+	for _, s := range o.epochs {
+		if s.from < offset {
+			e = s.epoch
+		}
+	}
+	return e
+}
+
+// commitOnce sends want and removes from it what has been answered for good.
+// Again is why the rest has to be sent again, nil if there is no rest.
+func (c *Consumer) commitOnce(ctx context.Context, cl *kgo.Client, want points) (again, permanent error) {
+	var errs []error
+	send := make(points, len(want)) // the client keeps the maps it is given
+	for topic, ps := range want {
+		send[topic] = maps.Clone(ps)
+	}
+	cl.CommitOffsetsSync(c.withOwner(ctx), send, func(_ *kgo.Client, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+		if err != nil {
+			if errors.Is(err, kgo.ErrClientClosed) {
+				again, errs = nil, append(errs, ErrClosed)
+				clear(want)
+				return
+			}
+			again = err
+			return
+		}
+		names := map[[16]byte]string{} // from version 10 on, topics are answered by id
+		for _, t := range req.Topics {
+			names[t.TopicID] = t.Topic
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, t := range resp.Topics {
+			if t.Topic == "" {
+				t.Topic = names[t.TopicID]
+			}
+			for _, p := range t.Partitions {
+				key := Partition{t.Topic, p.Partition}
+				err := kerr.ErrorForCode(p.ErrorCode)
+				switch {
+				case err == nil:
+					c.committed(key, want[t.Topic][p.Partition].Offset)
+				case kerr.IsRetriable(err) || errors.Is(err, kerr.RebalanceInProgress):
+					again = fmt.Errorf("%s: %w", key, err)
+					continue
+				case errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.UnknownMemberID),
+					errors.Is(err, kerr.FencedInstanceID), errors.Is(err, kerr.StaleMemberEpoch), errors.Is(err, kerr.FencedMemberEpoch):
+					c.stats.CommitErrors++
+					errs = append(errs, fmt.Errorf("kafka: commit %s: %w: %w", key, ErrStale, err))
+				default:
+					c.stats.CommitErrors++
+					errs = append(errs, fmt.Errorf("kafka: commit %s: %w", key, err))
+				}
+				if delete(want[t.Topic], p.Partition); len(want[t.Topic]) == 0 {
+					delete(want, t.Topic)
+				}
+			}
+		}
+	})
+	c.commitState(again)
+	return again, errors.Join(errs...)
+}
+
+// committed notes a commit. The caller holds mu.
+func (c *Consumer) committed(key Partition, offset int64) {
+	c.stats.Commits++
+	own := c.owned[key]
+	if own == nil {
+		return
+	}
+	own.committed, own.asked = offset, own.asking
+	for len(own.epochs) > 1 && own.epochs[1].from < offset {
+		own.epochs = own.epochs[1:]
+	}
+}
+
+// commitState logs when commits begin to fail and when they succeed again.
+func (c *Consumer) commitState(err error) {
+	c.mu.Lock()
+	was := c.retrying
+	c.retrying = err != nil
+	c.mu.Unlock()
+	switch {
+	case err != nil && !was:
+		c.log.Warn("commit failed, trying again", "group", c.opts.Group, "error", err)
+	case err == nil && was:
+		c.log.Info("commits succeed again", "group", c.opts.Group)
+	}
+}
+
+// Positions appends where each owned partition stands, in the order of topic
+// and partition. The end of the log is as of the last fetch that had records,
+// or of the last [Consumer.UpdateEnds].
+func (c *Consumer) Positions(dst []Position) []Position {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range sortPartitions(slices.Collect(maps.Keys(c.owned))) {
+		o := c.owned[p]
+		dst = append(dst, Position{Partition: p, OwnerMillis: o.ownerMillis, Next: o.position, Committed: o.committed, End: o.end})
+	}
+	return dst
+}
+
+// UpdateEnds asks the brokers where the logs of the owned partitions end, for
+// a lag that is right while nothing is polled.
+func (c *Consumer) UpdateEnds(ctx context.Context) error {
+	cl := c.client.Load()
+	topics := map[string]bool{}
+	c.mu.Lock()
+	for p := range c.owned {
+		topics[p.Topic] = true
+	}
+	c.mu.Unlock()
+	if cl == nil || len(topics) == 0 {
+		return nil
+	}
+	// What can be read ends at the oldest open transaction.
+	ends, err := kadm.NewClient(cl).ListCommittedOffsets(ctx, slices.Sorted(maps.Keys(topics))...)
+	if err != nil {
+		return fmt.Errorf("kafka: ends of the logs: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for p, o := range c.owned {
+		if e, ok := ends.Lookup(p.Topic, p.Partition); ok && e.Err == nil {
+			o.end = max(o.end, e.Offset)
+		}
+	}
+	return nil
+}
+
+// Stats returns the counters.
+func (c *Consumer) Stats() Stats {
+	c.mu.Lock()
+	s := c.stats
+	c.mu.Unlock()
+	if cl := c.client.Load(); cl != nil {
+		s.BufferedRecords, s.BufferedBytes = cl.BufferedFetchRecords(), cl.BufferedFetchBytes()
+	}
+	return s
+}
+
+// Failing returns what cannot be read at the moment, and why, for a health
+// check. The group's own failure stands under the zero Partition.
+func (c *Consumer) Failing() map[Partition]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make(map[Partition]string, len(c.failures))
+	for p, f := range c.failures {
+		// A topic as a whole cannot show by its records that it is well again.
+		if c.owned[p] == nil && p != (Partition{}) && time.Since(f.last) > 2*time.Minute {
+			delete(c.failures, p)
+			continue
+		}
+		out[p] = f.text
+	}
+	return out
+}
+
+// Close leaves the group, which calls OnRevoked for what is owned, and closes
+// the connections. The loop must have ended. When ctx ends, it stops waiting:
+// the context of the callback ends too, and the group may notice only by the
+// session timeout. Without a deadline it takes up to RebalanceTimeout.
+func (c *Consumer) Close(ctx context.Context) error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	defer c.cancel()
+	cl := c.client.Load()
+	if cl == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RebalanceTimeout)
+	defer cancel()
+	// A join may be waiting for other members, and only the end of the client's
+	// own context interrupts it.
+	defer context.AfterFunc(ctx, c.cancel)()
+	cl.AllowRebalance()
+	err := cl.LeaveGroupContext(ctx)
+	cl.Close()
+	if err != nil && !errors.Is(err, kerr.UnknownMemberID) { // gone already is as good
+		return fmt.Errorf("kafka: leave group %s: %w", c.opts.Group, err)
+	}
+	c.log.Info("left consumer group", "group", c.opts.Group)
+	return nil
+}
+
+// The callbacks of the client. It runs them one at a time.
+
+// callbackContext ends in time for the rebalance to go on without us being
+// thrown out. A quarter is left for the heartbeat that told us (3 s at most)
+// and for the loop to get from Poll to Allow.
+func (c *Consumer) callbackContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, c.opts.RebalanceTimeout/4*3)
+}
+
+func (c *Consumer) onAssigned(ctx context.Context, cl *kgo.Client, added map[string][]int32) {
+	ps := partitions(added)
+	kept := c.reclaim(cl)
+	if ps = sortPartitions(append(ps, slices.Collect(maps.Keys(kept))...)); len(ps) == 0 {
+		return // the client calls at every rebalance
+	}
+	ctx, cancel := c.callbackContext(ctx)
+	defer cancel()
+	ownerMillis, commits := c.ownerMillis(ctx, cl, ps)
+	rewind := points{}
+	c.mu.Lock()
+	for _, p := range ps {
+		own := newOwnership(ownerMillis)
+		if o, ok := commits[p]; ok {
+			own.committed, own.position = o.At, o.At
+		}
+		if old := kept[p]; old != nil {
+			if at := max(own.committed, old.resumeAt()); at >= 0 {
+				own.position = at
+				if rewind[p.Topic] == nil {
+					rewind[p.Topic] = map[int32]kgo.EpochOffset{}
+				}
+				rewind[p.Topic][p.Partition] = kgo.EpochOffset{Epoch: -1, Offset: at}
+			}
+		}
+		c.owned[p] = own
+	}
+	c.assigned = true
+	c.stats.Assigned += int64(len(ps))
+	delete(c.failures, Partition{})
+	c.mu.Unlock()
+	cl.SetOffsets(rewind)
+	c.claim(ctx, cl, commits)
+	c.log.Info("partitions assigned", "group", c.opts.Group, "partitions", names(ps), "owner_millis", ownerMillis)
+	if c.opts.OnAssigned != nil {
+		c.opts.OnAssigned(ctx, ps, ownerMillis)
+	}
+}
+
+func (c *Consumer) onRevoked(ctx context.Context, cl *kgo.Client, revoked map[string][]int32) {
+	ps := c.ours(partitions(revoked))
+	if len(ps) == 0 {
+		return // the client calls at every rebalance
+	}
+	if c.replaced(cl) {
+		c.lose(ps)
+		return
+	}
+	c.log.Info("partitions revoked", "group", c.opts.Group, "partitions", names(ps))
+	if c.opts.OnRevoked != nil {
+		ctx, cancel := c.callbackContext(ctx)
+		c.opts.OnRevoked(ctx, ps)
+		cancel()
+	}
+	c.commitMu.Lock() // a commit in flight ends first
+	c.disown(ps)
+	c.commitMu.Unlock()
+	c.mu.Lock()
+	c.stats.Revoked += int64(len(ps))
+	c.mu.Unlock()
+}
+
+func (c *Consumer) onLost(context.Context, *kgo.Client, map[string][]int32) {
+	c.mu.Lock()
+	c.member = ""
+	ps := slices.Collect(maps.Keys(c.owned))
+	c.mu.Unlock()
+	if len(ps) > 0 { // the client calls at every failed join, too
+		c.lose(sortPartitions(ps))
+	}
+}
+
+// lose takes ownership away before the caller hears of it.
+func (c *Consumer) lose(ps []Partition) {
+	c.commitMu.Lock()
+	c.disown(ps)
+	c.commitMu.Unlock()
+	c.mu.Lock()
+	c.stats.Lost += int64(len(ps))
+	c.mu.Unlock()
+	c.log.Warn("partitions lost", "group", c.opts.Group, "partitions", names(ps))
+	if c.opts.OnLost != nil {
+		c.opts.OnLost(ps)
+	}
+}
+
+// replaced reports whether the group knows us as another member than the one
+// that owns our partitions. It comes about so: a rebalance begins while the
+// loop is between Poll and Allow; we answer too late and are thrown out; our
+// join gets UNKNOWN_MEMBER_ID, and the client, without calling it a loss, joins
+// as a new member and compares the new assignment with the old. What it has in
+// both it reads on with as if it had never been away, and what it no longer has
+// it revokes. But in between another member may have owned it all, with a later
+// ownerMillis, and committed further than we can.
+func (c *Consumer) replaced(cl *kgo.Client) bool {
+	id, _ := cl.GroupMetadata()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.member != "" && c.member != id
+}
+
+// reclaim loses what a replaced member still has (see replaced), and returns
+// it, to be assigned afresh and read again from where it was not durable. Its
+// other effect is to note the member's id.
+func (c *Consumer) reclaim(cl *kgo.Client) map[Partition]*ownership {
+	replaced := c.replaced(cl)
+	id, _ := cl.GroupMetadata()
+	c.mu.Lock()
+	c.member = id
+	var kept map[Partition]*ownership
+	if replaced && len(c.owned) > 0 {
+		kept = maps.Clone(c.owned)
+	}
+	c.mu.Unlock()
+	if kept != nil {
+		c.lose(sortPartitions(slices.Collect(maps.Keys(kept))))
+	}
+	return kept
+}
+
+// resumeAt is the lowest offset that was handed out and not committed, -1 if
+// there is none to go back to.
+func (o *ownership) resumeAt() int64 {
+	if o.first < 0 {
+		return -1
+	}
+	return max(o.committed, o.first)
+}
+
+func newOwnership(ownerMillis int64) *ownership {
+	return &ownership{ownerMillis: ownerMillis, committed: -1, asked: -1, first: -1, handed: -1, position: -1, end: -1}
+}
+
+func (c *Consumer) ours(ps []Partition) []Partition {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.DeleteFunc(ps, func(p Partition) bool { return c.owned[p] == nil })
+}
+
+func (c *Consumer) disown(ps []Partition) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range ps {
+		delete(c.owned, p)
+		delete(c.failures, p)
+	}
+}
+
+// The commit's metadata says who made it, so that a later owner on a machine
+// whose clock is behind still gets a larger number.
+const ownerPrefix = "catena owner_millis="
+
+// ownerMillis is the wall clock, or one more than the largest that an owner
+// before left in the commits, which it returns too.
+func (c *Consumer) ownerMillis(ctx context.Context, cl *kgo.Client, ps []Partition) (int64, map[Partition]kadm.Offset) {
+	now := time.Now().UnixMilli()
+	topics := map[string]bool{}
+	for _, p := range ps {
+		topics[p.Topic] = true
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.CommitTimeout)
+	defer cancel()
+	all, err := kadm.NewClient(cl).FetchOffsetsForTopics(ctx, c.opts.Group, slices.Sorted(maps.Keys(topics))...)
+	if err != nil {
+		c.log.Warn("cannot read the commits of the owners before, going by the clock", "group", c.opts.Group, "error", err)
+		return now, nil
+	}
+	owner, commits := now, map[Partition]kadm.Offset{}
+	for _, p := range ps {
+		o, ok := all.Lookup(p.Topic, p.Partition)
+		if !ok || o.Err != nil || o.At < 0 {
+			continue
+		}
+		commits[p] = o.Offset
+		if before, ok := strings.CutPrefix(o.Metadata, ownerPrefix); ok {
+			if ms, err := strconv.ParseInt(before, 10, 64); err == nil {
+				owner = max(owner, ms+1)
+			}
+		}
+	}
+	if ahead := owner - now; ahead > 60_000 {
+		c.log.Warn("an owner before us had a clock far ahead of ours", "milliseconds", ahead)
+	}
+	return owner, commits
+}
+
+// claim commits again what is committed, with our number on it: an owner that
+// dies before its first commit has written rows that the next has to outrank.
+func (c *Consumer) claim(ctx context.Context, cl *kgo.Client, commits map[Partition]kadm.Offset) {
+	same := points{}
+	for p, o := range commits {
+		if same[p.Topic] == nil {
+			same[p.Topic] = map[int32]kgo.EpochOffset{}
+		}
+		same[p.Topic][p.Partition] = kgo.EpochOffset{Epoch: o.LeaderEpoch, Offset: o.At}
+	}
+	if len(same) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.CommitTimeout)
+	defer cancel()
+	cl.CommitOffsetsSync(c.withOwner(ctx), same, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
+		if err != nil {
+			c.log.Warn("cannot claim the partitions, going by the clock", "group", c.opts.Group, "error", err)
+		}
+	})
+}
+
+// withOwner has the owner's number written into the commit.
+func (c *Consumer) withOwner(ctx context.Context) context.Context {
+	return kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for i := range req.Topics {
+			t := &req.Topics[i]
+			for j := range t.Partitions {
+				p := &t.Partitions[j]
+				if own := c.owned[Partition{t.Topic, p.Partition}]; own != nil {
+					p.Metadata = kmsg.StringPtr(ownerPrefix + strconv.FormatInt(own.ownerMillis, 10))
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func partitions(m map[string][]int32) []Partition {
+	var ps []Partition
+	for topic, nums := range m {
+		for _, n := range nums {
+			ps = append(ps, Partition{topic, n})
+		}
+	}
+	return sortPartitions(ps)
+}
+
+func names(ps []Partition) []string {
+	out := make([]string, len(ps))
+	for i, p := range ps {
+		out[i] = p.String()
+	}
+	return out
+}

@@ -1,0 +1,282 @@
+package ingest
+
+import (
+	"catena/schemas"
+	"catena/schemas/sources"
+)
+
+// expr is a compiled template.
+type expr struct {
+	literal string // all of it, if there are no parts
+	parts   []part
+}
+
+// part is literal text, or the first of some choices that finds something,
+// sent through transforms.
+type part struct {
+	literal    string
+	choices    []choice // none in literal text
+	transforms []transformFunc
+}
+
+// choice is a slot, or literal text if that is negative.
+type choice struct {
+	slot    int32
+	literal string
+}
+
+// timeExpr is a template of which a time is made.
+type timeExpr struct {
+	expr
+	unit timeUnit
+	path string // for messages
+}
+
+// evaluator makes texts of the slots that a walk has filled. Its results alias
+// the record, the program or its arena.
+type evaluator struct {
+	*walker
+	secrets *Redactor
+	element int32 // which element [*] stands for; -1 for all, joined with blanks
+	// hidden is set when a placeholder such as HIDDEN_DUE_TO_SECURITY_REASONS
+	// was found where a value was looked for.
+	hidden bool
+}
+
+// keep puts a text into the arena, where it costs no allocation of its own to
+// hold on to. The text given may be garbage then.
+func (e *evaluator) keep(s string) string {
+	start := len(e.arena.buf)
+	e.arena.buf = append(e.arena.buf, s...)
+	return e.arena.since(start)
+}
+
+// text evaluates a template; false if it gives nothing.
+func (e *evaluator) text(x *expr) (string, bool) {
+	switch len(x.parts) {
+	case 0:
+		return x.literal, true
+	case 1:
+		return e.part(&x.parts[0])
+	}
+	// Parts may themselves use the arena, so they are written into a buffer of
+	// their own first.
+	start := len(e.arena.buf)
+	for i := range x.parts {
+		p := &x.parts[i]
+		if len(p.choices) == 0 {
+			e.arena.buf = append(e.arena.buf, p.literal...)
+			continue
+		}
+		mark := len(e.arena.buf)
+		s, ok := e.part(p)
+		if !ok {
+			e.arena.buf = e.arena.buf[:start]
+			return "", false
+		}
+		// What the part left in the arena on its way stands between mark and
+		// here: the text moves down over it. copy allows the overlap.
+		if len(e.arena.buf) > mark {
+			n := copy(e.arena.buf[mark:], s)
+			e.arena.buf = append(e.arena.buf[:mark+n], s[n:]...)
+		} else {
+			e.arena.buf = append(e.arena.buf, s...)
+		}
+	}
+	return e.arena.since(start), true
+}
+
+// part evaluates one part; false if a placeholder finds nothing.
+func (e *evaluator) part(p *part) (string, bool) {
+	if len(p.choices) == 0 {
+		return p.literal, true
+	}
+	s, ok := "", false
+	for i := range p.choices {
+		if c := &p.choices[i]; c.slot < 0 {
+			s, ok = c.literal, true
+		} else {
+			s, ok = e.find(c.slot)
+		}
+		if ok {
+			break
+		}
+	}
+	if !ok {
+		return "", false
+	}
+	for _, t := range p.transforms {
+		if s = t(e, s); s == "" {
+			return "", false
+		}
+	}
+	return s, true
+}
+
+// find returns the value of a slot, if it tells something.
+func (e *evaluator) find(slot int32) (string, bool) {
+	s, ok := e.present(slot)
+	if !ok {
+		return "", false
+	}
+	if !notTold(s) {
+		return s, true
+	}
+	e.hidden = e.hidden || hiddenValue(s)
+	return "", false
+}
+
+// notTold reports whether a text stands for "not told". A plain 0 tells
+// something: exit codes and the like. As the whole of a key it does not, which
+// is looked at where keys are made.
+func notTold(s string) bool {
+	return s != "0" && schemas.Placeholder(s)
+}
+
+// hiddenValue reports whether a placeholder stands where somebody took a value
+// out, rather than where there was none.
+func hiddenValue(s string) bool {
+	switch s {
+	case "REDACTED", "[REDACTED]", "HIDDEN_DUE_TO_SECURITY_REASONS", "***", "1111":
+		return true
+	}
+	return false
+}
+
+// present returns the value of a slot; false if it is null, "" or not there.
+func (e *evaluator) present(slot int32) (string, bool) {
+	x := &e.slots[slot]
+	if x.walk != e.walk {
+		return "", false
+	}
+	if e.trie.slots[slot].star >= 0 {
+		if e.element < 0 {
+			return e.joined(x)
+		}
+		return e.elementOf(x)
+	}
+	if x.escaped {
+		x.value.text, x.escaped = e.arena.unescaped(x.value.text), false
+	}
+	return x.value.text, x.kind != kindNull && x.value.text != ""
+}
+
+// elementOf returns what the current element has of a slot. The values stand in
+// the order of the elements, and elements are asked for in that order, so that
+// each slot remembers where it was.
+func (e *evaluator) elementOf(x *slot) (string, bool) {
+	at := x.last
+	if e.many[at].element > e.element || at < 0 {
+		at = x.first
+	}
+	for at >= 0 && e.many[at].element < e.element {
+		at = e.many[at].next
+	}
+	if at < 0 || e.many[at].element != e.element {
+		return "", false
+	}
+	x.last = at
+	return e.manyText(at)
+}
+
+func (e *evaluator) manyText(i int32) (string, bool) {
+	v := &e.many[i].value
+	if v.escaped {
+		v.text, v.escaped = e.arena.unescaped(v.text), false
+	}
+	return v.text, v.kind != kindNull && v.text != ""
+}
+
+// joined puts a blank between the values of all elements.
+func (e *evaluator) joined(x *slot) (string, bool) {
+	if e.many[x.first].next < 0 {
+		return e.manyText(x.first)
+	}
+	for i := x.first; i >= 0; i = e.many[i].next { // unescape before writing
+		e.manyText(i)
+	}
+	start := len(e.arena.buf)
+	for i := x.first; i >= 0; i = e.many[i].next {
+		s, ok := e.manyText(i)
+		if !ok {
+			continue
+		}
+		if len(e.arena.buf) > start {
+			e.arena.buf = append(e.arena.buf, ' ')
+		}
+		e.arena.buf = append(e.arena.buf, s...)
+	}
+	return e.arena.since(start), len(e.arena.buf) > start
+}
+
+// time evaluates a template and reads the time in it.
+func (e *evaluator) time(x *timeExpr) (nanos int64, ok bool) {
+	s, ok := e.text(&x.expr)
+	if !ok {
+		return 0, false
+	}
+	return parseTime(s, x.unit)
+}
+
+// key evaluates a key template; the zero key if it gives nothing.
+func (e *evaluator) key(x *keyExpr) schemas.Key {
+	s, ok := e.text(&x.value)
+	if !ok || schemas.Placeholder(s) {
+		return schemas.Key{}
+	}
+	return schemas.Key{Kind: x.kind, Namespace: x.namespace, Value: s}
+}
+
+// keyExpr is a compiled key template.
+type keyExpr struct {
+	kind      schemas.Kind
+	namespace string
+	value     expr
+}
+
+// expr compiles a template.
+func (c *compiler) expr(t *sources.Template) expr {
+	if lit, ok := t.Literal(); ok {
+		return expr{literal: lit}
+	}
+	var x expr
+	for _, p := range t.Parts {
+		out := part{literal: p.Literal}
+		for _, ch := range p.Choices {
+			slot := int32(-1)
+			if len(ch.Path) > 0 {
+				slot = c.trie.slot(ch.Path)
+			}
+			out.choices = append(out.choices, choice{slot, ch.Literal})
+		}
+		for _, tr := range p.Transforms {
+			if _, ok := timeUnits[tr.Name]; ok {
+				continue // the last one of a time template, see timeExpr
+			}
+			f, err := compileTransform(tr)
+			if err != nil {
+				c.fault(t, err)
+				continue
+			}
+			out.transforms = append(out.transforms, f)
+		}
+		x.parts = append(x.parts, out)
+	}
+	return x
+}
+
+func (c *compiler) timeExpr(t *sources.Template) timeExpr {
+	out := timeExpr{expr: c.expr(t), path: t.Text}
+	for _, p := range t.Parts {
+		for _, tr := range p.Transforms {
+			if unit, ok := timeUnits[tr.Name]; ok {
+				out.unit = unit
+			}
+		}
+	}
+	return out
+}
+
+func (c *compiler) keyExpr(k *sources.KeyTemplate) keyExpr {
+	return keyExpr{kind: k.Kind, namespace: k.Namespace, value: c.expr(&k.Value)}
+}

@@ -1,0 +1,457 @@
+package ingest
+
+import (
+	"encoding/base64"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"catena/schemas"
+)
+
+// valueKind is the JSON type of a value.
+type valueKind uint8
+
+const (
+	kindNothing valueKind = iota // the path leads nowhere
+	kindNull
+	kindBool
+	kindNumber
+	kindString
+	kindObject
+	kindArray
+)
+
+// value is what a path leads to: a string's inside as it stands, anything else
+// as written.
+type value struct {
+	text    string
+	kind    valueKind
+	escaped bool // the text of a string holds escapes
+}
+
+// slot keeps the value of a path. It holds for the walk of its number only, so
+// that slots need not be cleared between records.
+type slot struct {
+	value
+	walk        uint32
+	first, last int32 // of a path with [*]: its values in walk.many
+}
+
+// one is a value of a path with [*].
+type one struct {
+	value
+	element int32 // number of the element, over all arrays of the group
+	next    int32 // -1 for the last
+}
+
+// walker walks over documents and fills the slots of a trie.
+type walker struct {
+	cursor
+	trie   *trie
+	slots  []slot
+	marks  []uint64 // by node: the visit that saw it last
+	visits uint64
+	walk   uint32 // number of the current walk
+	many   []one
+	counts []int32 // elements by group
+	items  int     // elements of all groups
+	limit  int     // of items
+	arena  *arena  // for what had to be decoded
+}
+
+// run walks over a whole document: one value, with nothing but white space
+// behind it up to the returned position. Whoever wants a document to end there
+// looks at what follows.
+func (w *walker) run(t *trie, s string) (end int) {
+	w.begin(t)
+	w.open(s)
+	w.depth = 0
+	p := w.blanks(0)
+	if p = w.at(p, t.root); p < 0 {
+		return -1
+	}
+	return w.blanks(p)
+}
+
+// begin forgets the walk before.
+func (w *walker) begin(t *trie) {
+	w.trie = t
+	if len(w.slots) < len(t.slots) {
+		w.slots = make([]slot, len(t.slots))
+	}
+	if len(w.marks) < t.nodes {
+		w.marks = make([]uint64, t.nodes)
+	}
+	if w.walk++; w.walk == 0 { // after four billion walks
+		clear(w.slots)
+		w.walk = 1
+	}
+	if len(w.counts) < len(t.stars) {
+		w.counts = make([]int32, len(t.stars))
+	}
+	clear(w.counts)
+	w.many, w.items = w.many[:0], 0
+}
+
+// get returns the value of a slot of which there is at most one.
+func (w *walker) get(s int32) *value {
+	if x := &w.slots[s]; x.walk == w.walk {
+		return &x.value
+	}
+	return nil
+}
+
+// at reads the value at p, of which n wants something.
+func (w *walker) at(p int, n *node) int {
+	if p >= len(w.s) {
+		return w.bad(p, "the text ends where a value is expected")
+	}
+	start := p
+	switch b := w.s[p]; b {
+	case '"':
+		e := w.str(p + 1)
+		if e < 0 {
+			return -1
+		}
+		v := value{w.s[p+1 : e], kindString, w.escaped}
+		if n.slot >= 0 {
+			w.put(n, v)
+		}
+		if n.json != nil || n.base64 != nil {
+			return w.inside(e+1, n, v)
+		}
+		return e + 1
+	case '{':
+		if p = w.object(p, n); p >= 0 && n.slot >= 0 {
+			w.put(n, value{text: w.s[start:p], kind: kindObject})
+		}
+		return p
+	case '[':
+		if p = w.array(p, n); p >= 0 && n.slot >= 0 {
+			w.put(n, value{text: w.s[start:p], kind: kindArray})
+		}
+		return p
+	default:
+		if p = w.scalar(p); p < 0 || n.slot < 0 {
+			return p
+		}
+		kind := kindNumber
+		switch b {
+		case 't', 'f':
+			kind = kindBool
+		case 'n':
+			kind = kindNull
+		}
+		w.put(n, value{text: w.s[start:p], kind: kind})
+		return p
+	}
+}
+
+func (w *walker) put(n *node, v value) {
+	x := &w.slots[n.slot]
+	if n.star < 0 {
+		x.value, x.walk = v, w.walk
+		return
+	}
+	at := int32(len(w.many))
+	w.many = append(w.many, one{v, w.counts[n.star] - 1, -1})
+	if x.walk != w.walk {
+		x.walk, x.first = w.walk, at
+	} else {
+		w.many[x.last].next = at
+	}
+	x.last = at
+}
+
+// object walks an object whose opening brace is at p.
+func (w *walker) object(p int, n *node) int {
+	if n.members.empty() {
+		return w.nested(p)
+	}
+	if w.depth >= w.maxDepth {
+		return w.fail(schemas.DeadTooDeep, p, "nested deeper than the limit")
+	}
+	w.depth++
+	w.visits++
+	visit := w.visits
+	if p = w.blanks(p + 1); p < len(w.s) && w.s[p] == '}' {
+		w.depth--
+		return p + 1
+	}
+	for {
+		if p >= len(w.s) || w.s[p] != '"' {
+			return w.bad(p, "expected the name of a member")
+		}
+		e := w.str(p + 1)
+		if e < 0 {
+			return -1
+		}
+		name, at := w.s[p+1:e], p
+		if w.escaped {
+			name = w.arena.unescaped(name)
+		}
+		if p = w.afterName(e); p < 0 {
+			return -1
+		}
+		child := n.members.find(name)
+		switch {
+		case child == nil:
+			p = w.value(p)
+		case w.marks[child.id] == visit:
+			p = w.again(p, at, child)
+		default:
+			w.marks[child.id] = visit
+			p = w.at(p, child)
+		}
+		if p < 0 {
+			return -1
+		}
+		p = w.blanks(p)
+		if p >= len(w.s) {
+			return w.bad(p, "the text ends inside an object or array")
+		}
+		if w.s[p] == '}' {
+			w.depth--
+			return p + 1
+		}
+		if w.s[p] != ',' {
+			return w.bad(p, "expected a comma or the closing bracket")
+		}
+		p = w.blanks(p + 1)
+	}
+}
+
+// again meets a member that the object had before. Parsers differ in which one
+// they take, and somebody may have put it there to be read differently here
+// than by the system that acted: so a record with two values is refused. Twice
+// the same plain value does no harm.
+func (w *walker) again(p, at int, n *node) int {
+	var old value
+	if n.slot >= 0 && n.star < 0 {
+		if v := w.get(n.slot); v != nil {
+			old = *v
+		}
+	}
+	start := p
+	if p = w.value(p); p < 0 {
+		return -1
+	}
+	now := w.s[start:p]
+	if old.kind == kindString && len(now) >= 2 {
+		now = now[1 : len(now)-1]
+	}
+	if old.kind != kindNothing && old.kind < kindObject && old.text == now {
+		return p
+	}
+	return w.bad(at, "an object has a member twice, with different values")
+}
+
+// array walks an array whose opening bracket is at p.
+func (w *walker) array(p int, n *node) int {
+	if !n.elements() {
+		return w.nested(p)
+	}
+	if w.depth >= w.maxDepth {
+		return w.fail(schemas.DeadTooDeep, p, "nested deeper than the limit")
+	}
+	w.depth++
+	w.visits++
+	visit := w.visits
+	if p = w.blanks(p + 1); p < len(w.s) && w.s[p] == ']' {
+		w.depth--
+		return p + 1
+	}
+	for i := 0; ; i++ {
+		start := p
+		if p = w.element(p, n, i, visit); p < 0 {
+			return -1
+		}
+		end := p
+		if p = w.blanks(p); p >= len(w.s) {
+			return w.bad(p, "the text ends inside an object or array")
+		}
+		if w.s[p] == ',' {
+			p = w.blanks(p + 1)
+			continue
+		}
+		if w.s[p] != ']' {
+			return w.bad(p, "expected a comma or the closing bracket")
+		}
+		if n.last != nil && w.reread(start, end, n.last) < 0 {
+			return -1
+		}
+		w.depth--
+		return p + 1
+	}
+}
+
+// element reads the element number i at p for every child that wants it, and
+// at least once.
+func (w *walker) element(p int, n *node, i int, visit uint64) (end int) {
+	if end = w.value(p); end < 0 {
+		return -1
+	}
+	if n.all != nil {
+		if w.items++; w.items > w.limit {
+			return w.fail(schemas.DeadTooManyItems, p, "an array of which every element is wanted is longer than "+strconv.Itoa(w.limit))
+		}
+		w.counts[n.each]++
+		if w.reread(p, end, n.all) < 0 {
+			return -1
+		}
+	}
+	for _, x := range n.indexes {
+		if x.index == i && w.reread(p, end, x.node) < 0 {
+			return -1
+		}
+	}
+	for _, x := range n.selects {
+		if w.marks[x.node.id] == visit || w.s[p] != '{' || !w.hasMember(p, x.name, x.value) {
+			continue
+		}
+		w.marks[x.node.id] = visit
+		if w.reread(p, end, x.node) < 0 {
+			return -1
+		}
+	}
+	w.seek(end)
+	return end
+}
+
+// reread walks over a value that was read before.
+func (w *walker) reread(p, end int, n *node) int {
+	if w.seek(p); w.at(p, n) < 0 {
+		return -1
+	}
+	w.seek(end)
+	return end
+}
+
+// hasMember reports whether the object at p, which was read before, has a
+// member of that name that is the text want. Of several the first counts.
+func (w *walker) hasMember(p int, name, want string) bool {
+	w.seek(p)
+	p = w.blanks(p + 1)
+	for p < len(w.s) && w.s[p] == '"' {
+		e := w.str(p + 1)
+		if e < 0 {
+			return false
+		}
+		found := w.s[p+1:e] == name || w.escaped && w.arena.unescaped(w.s[p+1:e]) == name
+		if p = w.afterName(e); p < 0 {
+			return false
+		}
+		start := p
+		if p = w.value(p); p < 0 {
+			return false
+		}
+		if found {
+			v := w.s[start:p]
+			if v[0] == '"' {
+				if v = v[1 : len(v)-1]; strings.IndexByte(v, '\\') >= 0 {
+					v = w.arena.unescaped(v)
+				}
+			}
+			return v == want
+		}
+		if p = w.blanks(p); p < len(w.s) && w.s[p] == ',' {
+			p = w.blanks(p + 1)
+		}
+	}
+	return false
+}
+
+// inside walks over what a string holds: JSON, or base64 of something. What is
+// not what the path takes it for gives nothing. It returns next.
+func (w *walker) inside(next int, n *node, v value) int {
+	content := v.text
+	if v.escaped {
+		content = w.arena.unescaped(content)
+	}
+	outer := w.cursor
+	if !w.unwrap(content, n) {
+		return -1
+	}
+	w.cursor = outer
+	return next
+}
+
+// unwrap reads a string's content for the children that want it decoded.
+func (w *walker) unwrap(content string, n *node) (ok bool) {
+	if n.json != nil && !w.document(content, n.json) {
+		return false
+	}
+	if n.base64 == nil {
+		return true
+	}
+	plain, ok := w.arena.base64(content)
+	if !ok || !utf8.ValidString(plain) {
+		return true
+	}
+	if n.base64.slot >= 0 {
+		w.put(n.base64, value{text: plain, kind: kindString})
+	}
+	return w.unwrap(plain, n.base64)
+}
+
+// document walks over a document inside a string. It is read twice: once to
+// see that it is whole, so that no half of it fills slots.
+func (w *walker) document(s string, n *node) (ok bool) {
+	depth := w.depth
+	if depth+1 >= w.maxDepth {
+		return true
+	}
+	w.depth++
+	w.open(s)
+	p := w.blanks(0)
+	if p = w.value(p); p >= 0 && w.blanks(p) == len(s) {
+		w.open(s)
+		if w.at(w.blanks(0), n) < 0 {
+			w.fault.what += " (inside a string of JSON, counted from its start)"
+			return false
+		}
+	}
+	w.fault = fault{}
+	w.depth = depth
+	return true
+}
+
+// arena is memory for text that had to be decoded. Strings made of it live
+// until it is reset; when it grows, older strings keep their old memory.
+type arena struct{ buf []byte }
+
+// keptArena is how much memory a reset keeps.
+const keptArena = 4 << 20
+
+func (a *arena) reset() {
+	if cap(a.buf) > keptArena {
+		a.buf = nil
+	}
+	a.buf = a.buf[:0]
+}
+
+// since is the text appended from start on.
+func (a *arena) since(start int) string { return text(a.buf[start:len(a.buf):len(a.buf)]) }
+
+func (a *arena) unescaped(s string) string {
+	start := len(a.buf)
+	a.buf = unescape(a.buf, s)
+	return a.since(start)
+}
+
+// base64 decodes standard and URL-safe base64, padded or not.
+func (a *arena) base64(s string) (string, bool) {
+	s = strings.TrimRight(s, "=")
+	enc := base64.RawStdEncoding
+	if strings.ContainsAny(s, "-_") {
+		enc = base64.RawURLEncoding
+	}
+	start := len(a.buf)
+	var err error
+	if a.buf, err = enc.AppendDecode(a.buf, []byte(s)); err != nil {
+		a.buf = a.buf[:start]
+		return "", false
+	}
+	return a.since(start), true
+}

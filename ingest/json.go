@@ -1,0 +1,426 @@
+package ingest
+
+import (
+	"encoding/binary"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+	"unsafe"
+
+	"catena/schemas"
+)
+
+// cursor reads one JSON text. It goes over the bytes once, checks their
+// structure as it goes (RFC 8259, to the letter) and builds nothing. Methods
+// take a position and return the one behind what they read, or -1 after having
+// set fault.
+//
+// What makes it fast is what it does not do: strings are found by the
+// vectorised search for their closing quote, and whether they hold a backslash
+// or a control character is known for the whole text beforehand, so that most
+// strings are not looked into at all.
+type cursor struct {
+	s         string
+	backslash int  // position of the next backslash, len(s) if there is none
+	control   bool // somewhere there is a byte below 0x20; white space counts
+	escaped   bool // the last string read holds a backslash
+	depth     int
+	maxDepth  int
+	fault     fault
+}
+
+// fault says why a text could not be read.
+type fault struct {
+	reason schemas.DeadReason
+	at     int // byte offset in the text
+	what   string
+}
+
+// maxNesting is the deepest limit that can be configured: one bit a level.
+const maxNesting = 512
+
+// open starts at the beginning of a text.
+func (c *cursor) open(s string) {
+	c.s = s
+	c.control = hasControl(s)
+	c.fault = fault{}
+	c.seek(0)
+}
+
+// seek makes the cursor ready to read from p on.
+func (c *cursor) seek(p int) {
+	if i := strings.IndexByte(c.s[p:], '\\'); i >= 0 {
+		c.backslash = p + i
+	} else {
+		c.backslash = len(c.s)
+	}
+}
+
+func (c *cursor) bad(at int, what string) int {
+	return c.fail(schemas.DeadMalformed, at, what)
+}
+
+func (c *cursor) fail(reason schemas.DeadReason, at int, what string) int {
+	c.fault = fault{reason, min(at, len(c.s)), what}
+	return -1
+}
+
+// blanks skips white space.
+func (c *cursor) blanks(p int) int {
+	for p < len(c.s) {
+		switch c.s[p] {
+		case ' ', '\t', '\n', '\r':
+			p++
+		default:
+			return p
+		}
+	}
+	return p
+}
+
+// str reads a string whose opening quote lies before p, and returns the
+// position of its closing quote.
+func (c *cursor) str(p int) int {
+	i := strings.IndexByte(c.s[p:], '"')
+	e := p + i
+	if i < 0 || e > c.backslash {
+		return c.escapedStr(p)
+	}
+	c.escaped = false
+	if c.control && hasControl(c.s[p:e]) {
+		return c.controlIn(p, e)
+	}
+	return e
+}
+
+// escapedStr is str for one that holds a backslash, or has no end.
+func (c *cursor) escapedStr(p int) int {
+	start := p
+	c.escaped = true
+	if c.backslash > p {
+		p = c.backslash
+		if p == len(c.s) {
+			return c.bad(len(c.s), "the text ends inside a string")
+		}
+	}
+	for p < len(c.s) {
+		switch b := c.s[p]; {
+		case b == '"':
+			c.seek(p)
+			if c.control && hasControl(c.s[start:p]) {
+				return c.controlIn(start, p)
+			}
+			return p
+		case b == '\\':
+			n := escapeLen(c.s[p:])
+			if n == 0 {
+				return c.bad(p, "no valid escape follows the backslash")
+			}
+			p += n
+		default:
+			p++
+		}
+	}
+	return c.bad(len(c.s), "the text ends inside a string")
+}
+
+func (c *cursor) controlIn(p, e int) int {
+	for c.s[p] >= 0x20 && p < e {
+		p++
+	}
+	return c.bad(p, "an unescaped control character in a string")
+}
+
+// escapeLen is the length of the escape sequence at the start of s; zero if
+// there is no valid one.
+func escapeLen(s string) int {
+	if len(s) < 2 {
+		return 0
+	}
+	switch s[1] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return 2
+	case 'u':
+		if _, ok := hex4(s[2:]); ok {
+			return 6
+		}
+	}
+	return 0
+}
+
+// value skips one value of any kind; p is at its first byte.
+func (c *cursor) value(p int) int {
+	if p >= len(c.s) {
+		return c.bad(p, "the text ends where a value is expected")
+	}
+	switch c.s[p] {
+	case '"':
+		if p = c.str(p + 1); p < 0 {
+			return -1
+		}
+		return p + 1
+	case '{', '[':
+		return c.nested(p)
+	}
+	return c.scalar(p)
+}
+
+// scalar skips a number, true, false or null.
+func (c *cursor) scalar(p int) int {
+	if p >= len(c.s) {
+		return c.bad(p, "the text ends where a value is expected")
+	}
+	switch b := c.s[p]; {
+	case b == 't' && strings.HasPrefix(c.s[p:], "true"), b == 'n' && strings.HasPrefix(c.s[p:], "null"):
+		p += 4
+	case b == 'f' && strings.HasPrefix(c.s[p:], "false"):
+		p += 5
+	case b == '-' || '0' <= b && b <= '9':
+		return c.number(p)
+	default:
+		return c.bad(p, "no JSON value begins here")
+	}
+	return p
+}
+
+func (c *cursor) number(p int) int {
+	start := p
+	if c.s[p] == '-' {
+		p++
+	}
+	switch {
+	case p >= len(c.s):
+		return c.bad(start, "not a number")
+	case c.s[p] == '0':
+		p++
+	default:
+		n := c.digits(p)
+		if n == p {
+			return c.bad(start, "not a number")
+		}
+		p = n
+	}
+	if p < len(c.s) && c.s[p] == '.' {
+		n := c.digits(p + 1)
+		if n == p+1 {
+			return c.bad(start, "not a number: no digit follows the point")
+		}
+		p = n
+	}
+	if p < len(c.s) && c.s[p]|0x20 == 'e' {
+		p++
+		if p < len(c.s) && (c.s[p] == '+' || c.s[p] == '-') {
+			p++
+		}
+		n := c.digits(p)
+		if n == p {
+			return c.bad(start, "not a number: the exponent has no digit")
+		}
+		p = n
+	}
+	return p
+}
+
+func (c *cursor) digits(p int) int {
+	for p < len(c.s) && '0' <= c.s[p] && c.s[p] <= '9' {
+		p++
+	}
+	return p
+}
+
+// nested skips an object or array without recursion, one bit a level.
+func (c *cursor) nested(p int) int {
+	var objects [maxNesting / 64]uint64
+	base := c.depth
+	for {
+		// Here a value begins.
+		if p >= len(c.s) {
+			return c.bad(p, "the text ends where a value is expected")
+		}
+		switch b := c.s[p]; b {
+		case '"':
+			if p = c.str(p + 1); p < 0 {
+				return -1
+			}
+			p++
+		case '{', '[':
+			if c.depth >= c.maxDepth {
+				return c.fail(schemas.DeadTooDeep, p, "nested deeper than the limit")
+			}
+			bit := uint64(1) << (uint(c.depth) % 64)
+			word := &objects[uint(c.depth)/64%uint(len(objects))]
+			*word &^= bit
+			c.depth++
+			p = c.blanks(p + 1)
+			if p < len(c.s) && c.s[p] == b+2 { // ] and } stand two behind their opening brackets
+				p, c.depth = p+1, c.depth-1
+				break
+			}
+			if b == '{' {
+				*word |= bit
+				if p = c.colon(p); p < 0 {
+					return -1
+				}
+			}
+			continue
+		default:
+			if p = c.scalar(p); p < 0 {
+				return -1
+			}
+		}
+		// Here a value has ended.
+		for {
+			if c.depth == base {
+				return p
+			}
+			p = c.blanks(p)
+			if p >= len(c.s) {
+				return c.bad(p, "the text ends inside an object or array")
+			}
+			top := uint(c.depth - 1)
+			object := objects[top/64%uint(len(objects))]>>(top%64)&1 != 0
+			b := c.s[p]
+			if b == ',' {
+				p = c.blanks(p + 1)
+				if object {
+					if p = c.colon(p); p < 0 {
+						return -1
+					}
+				}
+				break
+			}
+			if object && b != '}' || !object && b != ']' {
+				return c.bad(p, "expected a comma or the closing bracket")
+			}
+			p, c.depth = p+1, c.depth-1
+		}
+	}
+}
+
+// colon reads a member's name and the colon, up to the value.
+func (c *cursor) colon(p int) int {
+	if p >= len(c.s) || c.s[p] != '"' {
+		return c.bad(p, "expected the name of a member")
+	}
+	if p = c.str(p + 1); p < 0 {
+		return -1
+	}
+	return c.afterName(p)
+}
+
+// afterName goes from a name's closing quote to its value.
+func (c *cursor) afterName(p int) int {
+	p = c.blanks(p + 1)
+	if p >= len(c.s) || c.s[p] != ':' {
+		return c.bad(p, "expected a colon after the name of a member")
+	}
+	return c.blanks(p + 1)
+}
+
+// hasControl reports whether a byte below 0x20 stands in s.
+func hasControl(s string) bool {
+	const lows, highs = 0x2020202020202020, 0x8080808080808080
+	b := unsafe.Slice(unsafe.StringData(s), len(s)) // read only
+	var acc uint64
+	for len(b) >= 32 {
+		x0, x1 := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+		x2, x3 := binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])
+		acc |= (x0-lows)&^x0 | (x1-lows)&^x1 | (x2-lows)&^x2 | (x3-lows)&^x3
+		b = b[32:]
+	}
+	for len(b) >= 8 {
+		x := binary.LittleEndian.Uint64(b)
+		acc |= (x - lows) &^ x
+		b = b[8:]
+	}
+	if acc&highs != 0 {
+		return true
+	}
+	for _, x := range b {
+		if x < 0x20 {
+			return true
+		}
+	}
+	return false
+}
+
+// unescape appends the text of a JSON string's inside, which was read before.
+// A lone surrogate becomes U+FFFD, as in encoding/json.
+func unescape(dst []byte, s string) []byte {
+	for {
+		i := strings.IndexByte(s, '\\')
+		if i < 0 || i+1 >= len(s) {
+			return append(dst, s...)
+		}
+		dst = append(dst, s[:i]...)
+		c := s[i+1]
+		s = s[i+2:]
+		switch c {
+		case 'b':
+			dst = append(dst, '\b')
+		case 'f':
+			dst = append(dst, '\f')
+		case 'n':
+			dst = append(dst, '\n')
+		case 'r':
+			dst = append(dst, '\r')
+		case 't':
+			dst = append(dst, '\t')
+		case 'u':
+			r, n := unescapeRune(s)
+			dst = utf8.AppendRune(dst, r)
+			s = s[n:]
+		default:
+			dst = append(dst, c)
+		}
+	}
+}
+
+// unescapeRune reads XXXX, or XXXX\uXXXX where that is a surrogate pair.
+func unescapeRune(s string) (r rune, n int) {
+	hi, ok := hex4(s)
+	if !ok {
+		return utf8.RuneError, 0
+	}
+	if !utf16.IsSurrogate(hi) {
+		return hi, 4
+	}
+	if len(s) >= 10 && s[4] == '\\' && s[5] == 'u' {
+		if lo, ok := hex4(s[6:]); ok {
+			if r := utf16.DecodeRune(hi, lo); r != utf8.RuneError {
+				return r, 10
+			}
+		}
+	}
+	return utf8.RuneError, 4
+}
+
+func hex4(s string) (r rune, ok bool) {
+	if len(s) < 4 {
+		return 0, false
+	}
+	for i := range 4 {
+		d, ok := hexDigit(s[i])
+		if !ok {
+			return 0, false
+		}
+		r = r<<4 | rune(d)
+	}
+	return r, true
+}
+
+func hexDigit(c byte) (byte, bool) {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0', true
+	case 'a' <= c|0x20 && c|0x20 <= 'f':
+		return c|0x20 - 'a' + 10, true
+	}
+	return 0, false
+}
+
+// text returns bytes as a string without copying them. They may not change
+// as long as the string lives.
+func text(b []byte) string {
+	return unsafe.String(unsafe.SliceData(b), len(b))
+}

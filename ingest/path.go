@@ -1,0 +1,211 @@
+package ingest
+
+import (
+	"slices"
+
+	"catena/schemas/sources"
+)
+
+// trie holds the paths that a program reads. Each path ends in a slot; paths
+// with a common beginning share nodes, so that one walk over a document serves
+// them all.
+type trie struct {
+	root  *node
+	nodes int
+	slots []slotInfo
+	byKey map[string]int32 // path as text to its slot
+	stars []sources.Path   // array paths that end in [*]; a group each
+}
+
+// slotInfo is what is known of a slot before any record is read.
+type slotInfo struct {
+	path sources.Path
+	star int32 // its group; -1 for one value at most
+}
+
+// node is a place in a document. Its children are what the program wants of
+// the value there.
+type node struct {
+	id   int   // index of its mark in the walk
+	slot int32 // -1 if nobody wants the value itself
+	star int32 // group that values below belong to; -1 for none
+	each int32 // group that the node opens for each element; -1 for none
+
+	members memberTable
+	indexes []indexed // a[3]
+	last    *node     // a[-1]
+	selects []selected
+	all     *node // a[*]
+
+	json, base64 *node
+}
+
+type indexed struct {
+	index int
+	node  *node
+}
+
+// selected is a[name=value].
+type selected struct {
+	name, value string
+	node        *node
+}
+
+// elements reports whether anything is wanted of an array's elements.
+func (n *node) elements() bool {
+	return n.all != nil || n.last != nil || len(n.indexes) > 0 || len(n.selects) > 0
+}
+
+func newTrie() *trie {
+	t := &trie{byKey: map[string]int32{}}
+	t.root = t.newNode(-1)
+	return t
+}
+
+func (t *trie) newNode(star int32) *node {
+	n := &node{id: t.nodes, slot: -1, star: star, each: -1}
+	t.nodes++
+	return n
+}
+
+// slot returns the slot of a path, which it makes if it is new.
+func (t *trie) slot(p sources.Path) int32 {
+	key := p.String()
+	if s, ok := t.byKey[key]; ok {
+		return s
+	}
+	n := t.root
+	for i := range p {
+		n = t.child(n, p[:i+1])
+	}
+	n.slot = int32(len(t.slots))
+	t.slots = append(t.slots, slotInfo{path: p, star: n.star})
+	t.byKey[key] = n.slot
+	return n.slot
+}
+
+// child returns the node that the last step of p leads to from n.
+func (t *trie) child(n *node, p sources.Path) *node {
+	step := p[len(p)-1]
+	switch step.Op {
+	case sources.Member:
+		if c := n.members.find(step.Name); c != nil {
+			return c
+		}
+		c := t.newNode(n.star)
+		n.members.add(step.Name, c)
+		return c
+	case sources.Index:
+		return t.indexChild(n, step.Index)
+	case sources.Select:
+		for _, s := range n.selects {
+			if s.name == step.Name && s.value == step.Value {
+				return s.node
+			}
+		}
+		c := t.newNode(n.star)
+		n.selects = append(n.selects, selected{step.Name, step.Value, c})
+		return c
+	case sources.Each:
+		if n.all == nil {
+			n.each = int32(len(t.stars))
+			t.stars = append(t.stars, slices.Clone(p))
+			n.all = t.newNode(n.each)
+		}
+		return n.all
+	case sources.JSON:
+		if n.json == nil {
+			n.json = t.newNode(n.star)
+		}
+		return n.json
+	default:
+		if n.base64 == nil {
+			n.base64 = t.newNode(n.star)
+		}
+		return n.base64
+	}
+}
+
+func (t *trie) indexChild(n *node, index int) *node {
+	if index < 0 {
+		if n.last == nil {
+			n.last = t.newNode(n.star)
+		}
+		return n.last
+	}
+	for _, x := range n.indexes {
+		if x.index == index {
+			return x.node
+		}
+	}
+	c := t.newNode(n.star)
+	n.indexes = append(n.indexes, indexed{index, c})
+	return c
+}
+
+// star returns the group of a path that ends in [*]; -1 if no slot uses it.
+func (t *trie) star(p sources.Path) int32 {
+	key := p.String()
+	return int32(slices.IndexFunc(t.stars, func(s sources.Path) bool { return s.String() == key }))
+}
+
+// memberTable finds the child of a member's name: open addressing by length
+// and three of the bytes, which tells the names of one object apart well.
+type memberTable struct {
+	names []string
+	nodes []*node
+	index []uint8 // hash to position plus one; a power of two
+	wide  map[string]*node
+}
+
+// maxTable is up to how many names a table is used; a map beyond.
+const maxTable = 120
+
+func hashName(s string) uint {
+	n := uint(len(s))
+	if n == 0 {
+		return 0
+	}
+	return n*7 + uint(s[0]) + uint(s[n/2])*31 + uint(s[n-1])*13
+}
+
+func (t *memberTable) empty() bool { return len(t.nodes) == 0 }
+
+func (t *memberTable) find(name string) *node {
+	if len(t.index) == 0 {
+		return t.wide[name]
+	}
+	mask := uint(len(t.index) - 1)
+	for h := hashName(name) & mask; ; h = (h + 1) & mask {
+		i := t.index[h]
+		if i == 0 {
+			return nil
+		}
+		if t.names[i-1] == name {
+			return t.nodes[i-1]
+		}
+	}
+}
+
+func (t *memberTable) add(name string, n *node) {
+	t.names, t.nodes = append(t.names, name), append(t.nodes, n)
+	if len(t.names) > maxTable {
+		t.index, t.wide = nil, map[string]*node{}
+		for i, name := range t.names {
+			t.wide[name] = t.nodes[i]
+		}
+		return
+	}
+	size := 4
+	for size < 4*len(t.names) {
+		size *= 2
+	}
+	t.index = make([]uint8, size)
+	for i, name := range t.names {
+		h := hashName(name) & uint(size-1)
+		for t.index[h] != 0 {
+			h = (h + 1) & uint(size-1)
+		}
+		t.index[h] = uint8(i + 1)
+	}
+}

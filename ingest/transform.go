@@ -1,0 +1,155 @@
+package ingest
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"catena/schemas/sources"
+)
+
+// transformFunc turns a text into another. The result is a part of the text,
+// or stands in the evaluator's arena; an empty one is nothing.
+type transformFunc func(e *evaluator, s string) string
+
+// transform makes the function of a transform with its arguments.
+func compileTransform(t sources.Transform) (transformFunc, error) {
+	arg := func(i int) string {
+		if i < len(t.Args) {
+			return t.Args[i]
+		}
+		return ""
+	}
+	a, b := arg(0), arg(1)
+	switch t.Name {
+	case "lower":
+		return lower, nil
+	case "upper":
+		return upper, nil
+	case "trim":
+		return func(_ *evaluator, s string) string { return strings.TrimSpace(s) }, nil
+	case "trim_prefix":
+		return func(_ *evaluator, s string) string { return strings.TrimPrefix(s, a) }, nil
+	case "trim_suffix":
+		return func(_ *evaluator, s string) string { return strings.TrimSuffix(s, a) }, nil
+	case "before":
+		return cutAt(a, strings.Index, true), nil
+	case "after":
+		return cutAt(a, strings.Index, false), nil
+	case "before_last":
+		return cutAt(a, strings.LastIndex, true), nil
+	case "after_last":
+		return cutAt(a, strings.LastIndex, false), nil
+	case "has_prefix":
+		return keepIf(func(s string) bool { return strings.HasPrefix(s, a) }), nil
+	case "contains":
+		return keepIf(func(s string) bool { return strings.Contains(s, a) }), nil
+	case "private_ip":
+		return keepIf(privateIP), nil
+	case "replace":
+		return func(e *evaluator, s string) string { return replace(e, s, a, b) }, nil
+	case "first_word":
+		return firstWord, nil
+	case "hex":
+		return base64ToHex, nil
+	case "hmac":
+		return func(e *evaluator, s string) string { return e.secrets.hash(s) }, nil
+	case "sha256":
+		return sha256Base64, nil
+	case "map":
+		return mapping(t.Args), nil
+	}
+	return nil, fmt.Errorf("transform %s is not implemented", t.Name)
+}
+
+// cutAt gives the part before or after a separator; nothing where there is none.
+func cutAt(sep string, index func(s, sep string) int, before bool) transformFunc {
+	return func(_ *evaluator, s string) string {
+		switch i := index(s, sep); {
+		case i < 0:
+			return ""
+		case before:
+			return s[:i]
+		default:
+			return s[i+len(sep):]
+		}
+	}
+}
+
+func keepIf(ok func(string) bool) transformFunc {
+	return func(_ *evaluator, s string) string {
+		if ok(s) {
+			return s
+		}
+		return ""
+	}
+}
+
+func privateIP(s string) bool {
+	ip, err := netip.ParseAddr(s)
+	return err == nil && ip.Unmap().IsPrivate()
+}
+
+// lower and upper leave a text that is already so where it is.
+func lower(e *evaluator, s string) string {
+	for i := range len(s) {
+		if c := s[i]; 'A' <= c && c <= 'Z' || c >= 0x80 {
+			return e.keep(strings.ToLower(s))
+		}
+	}
+	return s
+}
+
+func upper(e *evaluator, s string) string {
+	for i := range len(s) {
+		if c := s[i]; 'a' <= c && c <= 'z' || c >= 0x80 {
+			return e.keep(strings.ToUpper(s))
+		}
+	}
+	return s
+}
+
+// maxReplaced bounds what replace can blow a text up to.
+const maxReplaced = 1 << 20
+
+func replace(e *evaluator, s, from, to string) string {
+	if from == "" || !strings.Contains(s, from) {
+		return s
+	}
+	if strings.Count(s, from)*len(to) > maxReplaced {
+		return ""
+	}
+	return e.keep(strings.ReplaceAll(s, from, to))
+}
+
+func firstWord(_ *evaluator, s string) string {
+	s = strings.TrimLeft(s, " \t\r\n")
+	if i := strings.IndexAny(s, " \t\r\n"); i >= 0 {
+		s = s[:i]
+	}
+	return s
+}
+
+func base64ToHex(e *evaluator, s string) string {
+	raw, ok := e.arena.base64(s)
+	if !ok {
+		return ""
+	}
+	return e.keep(hex.EncodeToString([]byte(raw)))
+}
+
+func sha256Base64(e *evaluator, s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return e.keep(base64.StdEncoding.EncodeToString(sum[:]))
+}
+
+func mapping(pairs []string) transformFunc {
+	m := make(map[string]string, len(pairs)/2)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		m[pairs[i]] = pairs[i+1]
+	}
+	return func(_ *evaluator, s string) string { return m[s] }
+}

@@ -1,0 +1,36 @@
+-- bindings: who drives what. child is driven by parent while `from` <= time < `until`.
+--
+-- The rows of a restart: what was proven before it stopped is read back from here. Times keep their
+-- nanoseconds, because the order of a mint and a use within one microsecond matters. 1970-01-01 stands
+-- for always in `from`, and for not known in `until` and expires.
+CREATE TABLE IF NOT EXISTS bindings
+(
+    child        String,                     -- kind:namespace:value
+    parent       String,                     -- empty for the relations ended and revoked
+    child_name   String,
+    parent_name  String,
+    relation     LowCardinality(String),
+    strength     LowCardinality(String),
+    from         DateTime64(9, 'UTC'),
+    until        DateTime64(9, 'UTC'),
+    expires      DateTime64(9, 'UTC'),       -- stated by the record, not enforced by the issuer
+    auth_method  LowCardinality(String),
+    mfa          LowCardinality(String),
+    source       LowCardinality(String),
+    proof        UUID,                       -- event_id of the event that shows it
+    proof_time   DateTime64(9, 'UTC'),
+    topic        LowCardinality(String),
+    partition    Int32,
+    offset       Int64,
+    record_index Int32,
+    raw_sha256   String,
+    ingested_at  DateTime64(6, 'UTC'),
+    version      UInt64,
+
+    INDEX by_parent parent TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_proof  proof  TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(version)
+-- Child first: a lookup asks who drives a key. No partitions, because a binding that always held has
+-- no date. The proof is left out of the key: a thousand uses of one access key prove one binding.
+ORDER BY (child, relation, parent, strength, from);

@@ -1,0 +1,403 @@
+package clickhouse
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"catena/schemas"
+)
+
+// LoadActions calls fn with every action that ended at or after sinceNanos, in
+// its newest version and in no particular order, until fn returns an error.
+// Everything that was written comes back, to the nanosecond; Makes, Ends and
+// BindOnly are not in the table and stay empty.
+func (s *Store) LoadActions(ctx context.Context, sinceNanos int64, fn func(*schemas.Action) error) error {
+	return s.loadActions(ctx, fmt.Sprintf("FROM actions FINAL WHERE ended_at >= fromUnixTimestamp64Micro(%d, 'UTC')", toMicros(sinceNanos)), fn)
+}
+
+func (s *Store) loadActions(ctx context.Context, from string, fn func(*schemas.Action) error) error {
+	r := new(actionReader)
+	return load(ctx, s, r.fields(), from, func() error {
+		a, err := r.build()
+		if err != nil {
+			return fmt.Errorf("row of event %s: %w", schemas.ID(r.id), err)
+		}
+		return fn(a)
+	})
+}
+
+// LoadBindings calls fn with every binding that was proven at or after
+// sinceNanos or holds at some time known to be after it, in no particular
+// order, until fn returns an error. The binding is fn's to keep. Bindings
+// without a known end that were proven earlier are left to [Store.LookupBindings].
+func (s *Store) LoadBindings(ctx context.Context, sinceNanos int64, fn func(*schemas.Binding) error) error {
+	return s.loadBindings(ctx, fmt.Sprintf("FROM bindings FINAL WHERE proof_time >= fromUnixTimestamp64Nano(%[1]d, 'UTC') OR `until` >= fromUnixTimestamp64Nano(%[1]d, 'UTC')", sinceNanos), fn)
+}
+
+// LookupBindings calls fn with every binding of the given children, for keys
+// that fell out of memory, until fn returns an error.
+func (s *Store) LookupBindings(ctx context.Context, children []schemas.Key, fn func(*schemas.Binding) error) error {
+	for part := range slices.Chunk(children, lookupKeys) {
+		quoted := make([]string, len(part))
+		for i, k := range part {
+			quoted[i] = quote(k.String())
+		}
+		if err := s.loadBindings(ctx, "FROM bindings FINAL WHERE child IN ("+strings.Join(quoted, ", ")+")", fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookupKeys is how many keys one statement names, so that it stays well under
+// the server's max_query_size of 256 KiB.
+const lookupKeys = 500
+
+func (s *Store) loadBindings(ctx context.Context, from string, fn func(*schemas.Binding) error) error {
+	r := new(bindingReader)
+	return load(ctx, s, r.fields(), from, func() error {
+		b, err := r.build()
+		if err != nil {
+			return fmt.Errorf("binding of %s: %w", r.child, err)
+		}
+		return fn(b)
+	})
+}
+
+// LookupEvents returns where the events with the given ids were first seen and
+// in which version they stand in the table; ids that are not there are left
+// out. It is how a duplicate is known that has left memory.
+func (s *Store) LookupEvents(ctx context.Context, ids []schemas.ID) (map[schemas.ID]Seen, error) {
+	found := make(map[schemas.ID]Seen, len(ids))
+	for part := range slices.Chunk(ids, lookupKeys) {
+		if err := s.lookupEvents(ctx, part, found); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+func (s *Store) lookupEvents(ctx context.Context, ids []schemas.ID, found map[schemas.ID]Seen) error {
+	quoted := make([]string, len(ids))
+	for i, id := range ids {
+		quoted[i] = "'" + id.String() + "'"
+	}
+	var (
+		id   uuid.UUID
+		seen Seen
+	)
+	fields := []field{{"event_id", &id}, {"topic", &seen.Topic}, {"partition", &seen.Partition}, {"offset", &seen.Offset}, {"version", &seen.Version}}
+	return load(ctx, s, fields, "FROM actions FINAL WHERE event_id IN ("+strings.Join(quoted, ", ")+")", func() error {
+		found[schemas.ID(id)] = seen
+		return nil
+	})
+}
+
+// Seen is what LookupEvents tells of an event.
+type Seen struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+	Version   uint64
+}
+
+// LoadProgress returns up to where each partition is accounted for.
+func (s *Store) LoadProgress(ctx context.Context) ([]schemas.Progress, error) {
+	var (
+		p   schemas.Progress
+		all []schemas.Progress
+	)
+	fields := []field{{"topic", &p.Topic}, {"partition", &p.Partition}, {"offset", &p.Offset}, {nanosOf("watermark"), &p.WatermarkNanos}}
+	err := load(ctx, s, fields, "FROM progress FINAL ORDER BY topic, partition", func() error {
+		all = append(all, p)
+		return nil
+	})
+	return all, err
+}
+
+// LoadDeadLetters calls fn with every dead letter, oldest place first, until
+// fn returns an error.
+func (s *Store) LoadDeadLetters(ctx context.Context, fn func(*schemas.DeadLetter) error) error {
+	var (
+		e             evidenceReader
+		reason, fault string
+		bytes         string
+	)
+	fields := append(e.fields(), field{"reason", &reason}, field{"error", &fault}, field{"bytes", &bytes})
+	return load(ctx, s, fields, "FROM dead_letters FINAL ORDER BY topic, partition, offset, record_index", func() error {
+		d := schemas.DeadLetter{Error: fault, Bytes: []byte(bytes)}
+		var w words
+		d.Reason = parseWord(&w, "reason", reason, schemas.ParseDeadReason)
+		d.Evidence = e.evidence(&w)
+		if w.err != nil {
+			return fmt.Errorf("dead letter at %s/%d/%d: %w", d.Evidence.Topic, d.Evidence.Partition, d.Evidence.Offset, w.err)
+		}
+		return fn(&d)
+	})
+}
+
+// field is an expression to select and where its value goes.
+type field struct {
+	expression string
+	into       any
+}
+
+// load selects the fields and calls row after each row was read into them.
+func load(ctx context.Context, s *Store, fields []field, from string, row func() error) (err error) {
+	expressions := make([]string, len(fields))
+	into := make([]any, len(fields))
+	for i, f := range fields {
+		expressions[i], into[i] = f.expression, f.into
+	}
+	rows, err := s.conn.Query(ctx, "SELECT "+strings.Join(expressions, ", ")+" "+from)
+	if err != nil {
+		return s.explain(err)
+	}
+	defer func() {
+		if closed := rows.Close(); err == nil && closed != nil {
+			err = s.explain(closed)
+		}
+	}()
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			return s.explain(err)
+		}
+		if err := row(); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return s.explain(err)
+	}
+	return nil
+}
+
+// nanosOf selects a DateTime64(9) as nanoseconds; the driver's own way there is
+// through time.Time.
+func nanosOf(column string) string { return "toUnixTimestamp64Nano(" + column + ")" }
+
+// quote writes a string as an SQL literal.
+func quote(s string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
+}
+
+// words collects the first word that could not be understood, so that a row is
+// read in one go.
+type words struct{ err error }
+
+func parseWord[T any](w *words, column, s string, parse func(string) (T, bool)) T {
+	v, ok := parse(s)
+	if !ok && w.err == nil {
+		w.err = fmt.Errorf("column %s holds %q, which this program does not know: was it written by a newer one?", column, s)
+	}
+	return v
+}
+
+func (w *words) key(column, s string) schemas.Key {
+	k, err := schemas.ParseKey(s)
+	if err != nil && w.err == nil {
+		w.err = fmt.Errorf("column %s: %w", column, err)
+	}
+	return k
+}
+
+// keyOf puts a key together from its kind and its namespace:value.
+func (w *words) keyOf(column, kind, id string) schemas.Key {
+	if kind == "" {
+		return schemas.Key{}
+	}
+	return w.key(column, kind+":"+id)
+}
+
+func (w *words) keys(column string, texts []string) []schemas.Key {
+	if len(texts) == 0 {
+		return nil
+	}
+	keys := make([]schemas.Key, len(texts))
+	for i, t := range texts {
+		keys[i] = w.key(column, t)
+	}
+	return keys
+}
+
+// evidenceReader reads the columns that say where a record lies.
+type evidenceReader struct {
+	topic          string
+	partition      int32
+	offset         int64
+	recordIndex    int32
+	hash           string
+	ingestedMicros int64
+}
+
+func (r *evidenceReader) fields() []field {
+	return []field{
+		{"topic", &r.topic}, {"partition", &r.partition}, {"offset", &r.offset}, {"record_index", &r.recordIndex},
+		{"raw_sha256", &r.hash}, {"toUnixTimestamp64Micro(ingested_at)", &r.ingestedMicros},
+	}
+}
+
+func (r *evidenceReader) evidence(w *words) schemas.Evidence {
+	e := schemas.Evidence{
+		Topic: r.topic, Partition: r.partition, Offset: r.offset, RecordIndex: r.recordIndex,
+		TimestampNanos: r.ingestedMicros * 1000, // Kafka stamps milliseconds
+	}
+	if r.hash == "" {
+		return e
+	}
+	if n, err := hex.Decode(e.RawSHA256[:], []byte(r.hash[:min(len(r.hash), 64)])); (err != nil || n != 32) && w.err == nil {
+		w.err = fmt.Errorf("column raw_sha256 holds %q: want 64 hexadecimal digits", r.hash)
+	}
+	return e
+}
+
+// bindingReader reads one row of bindings.
+type bindingReader struct {
+	evidenceReader
+	child, parent, childName, parentName, relation, strength string
+	from, until, expires                                     int64
+	authMethod, mfa, source                                  string
+	proof                                                    uuid.UUID
+	proofTime                                                int64
+	version                                                  uint64
+}
+
+func (r *bindingReader) fields() []field {
+	return append(r.evidenceReader.fields(),
+		field{"child", &r.child}, field{"parent", &r.parent},
+		field{"child_name", &r.childName}, field{"parent_name", &r.parentName},
+		field{"relation", &r.relation}, field{"strength", &r.strength},
+		field{nanosOf("`from`"), &r.from}, field{nanosOf("`until`"), &r.until}, field{nanosOf("expires"), &r.expires},
+		field{"auth_method", &r.authMethod}, field{"mfa", &r.mfa}, field{"source", &r.source},
+		field{"proof", &r.proof}, field{nanosOf("proof_time"), &r.proofTime}, field{"version", &r.version})
+}
+
+func (r *bindingReader) build() (*schemas.Binding, error) {
+	var w words
+	b := &schemas.Binding{
+		Child: w.key("child", r.child), Parent: w.key("parent", r.parent),
+		ChildName: r.childName, ParentName: r.parentName,
+		Relation: parseWord(&w, "relation", r.relation, schemas.ParseRelation), Strength: parseWord(&w, "strength", r.strength, schemas.ParseStrength),
+		FromNanos: r.from, UntilNanos: r.until, ExpiresNanos: r.expires,
+		AuthMethod: r.authMethod, MFA: parseWord(&w, "mfa", r.mfa, schemas.ParseMFA),
+		Proof: schemas.ID(r.proof), ProofNanos: r.proofTime, Source: r.source,
+		Evidence: r.evidence(&w), Version: r.version,
+	}
+	return b, w.err
+}
+
+// actionReader reads one row of actions.
+type actionReader struct {
+	evidenceReader
+	id, chain, cause                                                    uuid.UUID
+	source, class, action, resource, outcome, tenant                    string
+	actorKind, actorID, actorName                                       string
+	traceID, spanID, sourceIP, userAgent                                string
+	grade, reason, rootKind, rootID, rootName                           string
+	hopKeys, hopNames, hopRelations, hopStrengths                       []string
+	hopProofs                                                           []uuid.UUID
+	hopTimes                                                            []int64
+	hopLent                                                             []bool
+	depth                                                               uint16
+	frontier, causeGrade                                                string
+	candidateParents, candidateRoots                                    []string
+	candidateProofs                                                     []uuid.UUID
+	authority, scopes, grant, policyDecision, policyID, authMethod, mfa string
+	flags, attributeNames, attributeValues, keys                        []string
+	version                                                             uint64
+	redacted                                                            bool
+	decision, decisionID, decisionPolicy                                string
+	timeNanos, endedNanos, resolutionNanos                              int64
+}
+
+func (r *actionReader) fields() []field {
+	return append(r.evidenceReader.fields(), []field{
+		{"event_id", &r.id}, {"source", &r.source}, {"class", &r.class}, {"action", &r.action}, {"resource", &r.resource},
+		{"outcome", &r.outcome}, {"tenant", &r.tenant}, {"actor_kind", &r.actorKind}, {"actor_id", &r.actorID}, {"actor_name", &r.actorName},
+		{"trace_id", &r.traceID}, {"span_id", &r.spanID}, {"source_ip", &r.sourceIP}, {"user_agent", &r.userAgent},
+		{"grade", &r.grade}, {"reason", &r.reason}, {"chain_id", &r.chain},
+		{"root_kind", &r.rootKind}, {"root_id", &r.rootID}, {"root_name", &r.rootName},
+		// Field by field: the driver reads arrays of strings much faster than arrays of tuples.
+		{"hops.key", &r.hopKeys}, {"hops.name", &r.hopNames}, {"hops.relation", &r.hopRelations}, {"hops.strength", &r.hopStrengths},
+		{"hops.proof", &r.hopProofs}, {"arrayMap(t -> toUnixTimestamp64Nano(t), hops.at)", &r.hopTimes}, {"hops.lent", &r.hopLent},
+		{"depth", &r.depth}, {"frontier", &r.frontier}, {"cause_id", &r.cause}, {"cause_grade", &r.causeGrade},
+		{"candidates.parent", &r.candidateParents}, {"candidates.root", &r.candidateRoots}, {"candidates.proof", &r.candidateProofs},
+		{"authority", &r.authority}, {"scopes", &r.scopes}, {"grant_id", &r.grant},
+		{"policy_decision", &r.policyDecision}, {"policy_id", &r.policyID}, {"auth_method", &r.authMethod}, {"mfa", &r.mfa},
+		{"flags", &r.flags}, {"mapKeys(attributes)", &r.attributeNames}, {"mapValues(attributes)", &r.attributeValues}, {"keys", &r.keys},
+		{"version", &r.version}, {"redacted", &r.redacted},
+		{"decision", &r.decision}, {"decision_id", &r.decisionID}, {"decision_policy", &r.decisionPolicy},
+		{"time_nanos", &r.timeNanos}, {"ended_nanos", &r.endedNanos}, {"resolution_nanos", &r.resolutionNanos},
+	}...)
+}
+
+func (r *actionReader) build() (*schemas.Action, error) {
+	var w words
+	a := &schemas.Action{
+		Event: r.event(&w),
+		Grade: parseWord(&w, "grade", r.grade, schemas.ParseGrade), Reason: parseWord(&w, "reason", r.reason, schemas.ParseReason),
+		ChainID: schemas.ID(r.chain), Root: w.keyOf("root_id", r.rootKind, r.rootID), RootName: r.rootName,
+		Hops: r.hops(&w), Depth: int(r.depth), Frontier: w.key("frontier", r.frontier),
+		CauseID: schemas.ID(r.cause), CauseGrade: parseWord(&w, "cause_grade", r.causeGrade, schemas.ParseCauseGrade),
+		Candidates: r.candidates(&w),
+		GrantID:    r.grant, PolicyDecision: parseWord(&w, "policy_decision", r.policyDecision, schemas.ParseVerdict), PolicyID: r.policyID,
+		Version: r.version,
+	}
+	return a, w.err
+}
+
+func (r *actionReader) event(w *words) schemas.Event {
+	e := schemas.Event{
+		ID: schemas.ID(r.id), Source: r.source,
+		TimeNanos: r.timeNanos, EndedNanos: r.endedNanos, ResolutionNanos: r.resolutionNanos,
+		Class: parseWord(w, "class", r.class, schemas.ParseClass), Action: r.action, Resource: r.resource,
+		Outcome: parseWord(w, "outcome", r.outcome, schemas.ParseOutcome), Tenant: r.tenant,
+		Actor: w.keyOf("actor_id", r.actorKind, r.actorID), ActorName: r.actorName, Keys: w.keys("keys", r.keys),
+		Authority: r.authority, Scopes: r.scopes, AuthMethod: r.authMethod, MFA: parseWord(w, "mfa", r.mfa, schemas.ParseMFA),
+		Decision: schemas.Decision{Verdict: parseWord(w, "decision", r.decision, schemas.ParseVerdict), ID: r.decisionID, Policy: r.decisionPolicy},
+		SourceIP: r.sourceIP, UserAgent: r.userAgent, TraceID: r.traceID, SpanID: r.spanID,
+		Redacted: r.redacted, Evidence: r.evidence(w),
+	}
+	for _, f := range r.flags {
+		e.Flags |= parseWord(w, "flags", f, schemas.ParseFlag)
+	}
+	for i, name := range r.attributeNames {
+		e.Attributes = append(e.Attributes, schemas.Attribute{Name: name, Value: r.attributeValues[i]})
+	}
+	return e
+}
+
+func (r *actionReader) hops(w *words) []schemas.Hop {
+	if len(r.hopKeys) == 0 {
+		return nil
+	}
+	hops := make([]schemas.Hop, len(r.hopKeys))
+	for i := range hops {
+		hops[i] = schemas.Hop{
+			Key: w.key("hops.key", r.hopKeys[i]), Name: r.hopNames[i],
+			Relation: parseWord(w, "hops.relation", r.hopRelations[i], schemas.ParseRelation),
+			Strength: parseWord(w, "hops.strength", r.hopStrengths[i], schemas.ParseStrength),
+			Proof:    schemas.ID(r.hopProofs[i]), AtNanos: r.hopTimes[i], Lent: r.hopLent[i],
+		}
+	}
+	return hops
+}
+
+func (r *actionReader) candidates(w *words) []schemas.Candidate {
+	if len(r.candidateParents) == 0 {
+		return nil
+	}
+	all := make([]schemas.Candidate, len(r.candidateParents))
+	for i := range all {
+		all[i] = schemas.Candidate{
+			Parent: w.key("candidates.parent", r.candidateParents[i]), Root: w.key("candidates.root", r.candidateRoots[i]),
+			Proof: schemas.ID(r.candidateProofs[i]),
+		}
+	}
+	return all
+}

@@ -1,0 +1,120 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"catena/sinks/embedded"
+)
+
+// server is the embedded engine behind its HTTP front, one for all tests: a
+// process can have no two.
+var server struct {
+	addr string
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	engine, err := embedded.Open(embedded.Options{})
+	server.err = err
+	var front *embedded.Server
+	if err == nil {
+		front, server.err = embedded.NewServer(engine, embedded.ServerOptions{
+			Listen: "127.0.0.1:0", HandlerOptions: embedded.HandlerOptions{Log: slog.New(slog.NewTextHandler(io.Discard, nil))},
+		})
+	}
+	if front != nil {
+		server.addr = "http://" + front.Addr().String()
+	}
+	code := m.Run()
+	if front != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := front.Close(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "close:", err)
+		}
+	}
+	if engine != nil {
+		if err := engine.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, "close:", err)
+		}
+	}
+	os.Exit(code)
+}
+
+// require skips the test where there is no engine.
+func require(t testing.TB) {
+	t.Helper()
+	if errors.Is(server.err, embedded.ErrNoLibrary) && os.Getenv("CATENA_REQUIRE_LIBCHDB") == "" {
+		t.Skip("no libchdb: run deploy/dev/libchdb.sh (CATENA_REQUIRE_LIBCHDB=1 makes this a failure):", server.err)
+	}
+	if server.err != nil {
+		t.Fatal(server.err)
+	}
+}
+
+var databases atomic.Int64
+
+// open returns a store on a database of its own that is not migrated yet.
+func open(t testing.TB) *Store {
+	t.Helper()
+	require(t)
+	s, err := Open(t.Context(), Options{Addrs: []string{server.addr}, Database: fmt.Sprintf("test_%d", databases.Add(1))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = s.Close()
+		conn, err := s.connect("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.Exec(context.Background(), "DROP DATABASE IF EXISTS "+s.options.Database); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// migrated returns a store with its tables.
+func migrated(t testing.TB) *Store {
+	t.Helper()
+	s := open(t)
+	if _, err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// exec runs statements in the store's database.
+func exec(t testing.TB, s *Store, statements ...string) {
+	t.Helper()
+	for _, sql := range statements {
+		if err := s.conn.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+}
+
+// rows runs a query and returns each row as words separated by blanks.
+func rows(t testing.TB, s *Store, sql string) []string {
+	t.Helper()
+	_, all, err := s.Query(t.Context(), sql, 0)
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	var lines []string
+	for _, r := range all {
+		lines = append(lines, strings.Join(r, " "))
+	}
+	return lines
+}

@@ -1,0 +1,350 @@
+package clickhouse
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"catena/schemas"
+	"catena/sinks"
+	"catena/sinks/sinktest"
+)
+
+func TestConformance(t *testing.T) {
+	sinktest.Run(t, func(t *testing.T) sinktest.Subject {
+		s := migrated(t)
+		return sinktest.Subject{Sink: s, Read: func(t testing.TB) []*schemas.Action {
+			// A connection of its own: the sink may be closed.
+			reader := &Store{options: s.options, where: s.where, native: s.native}
+			var err error
+			if reader.conn, err = reader.connect(s.options.Database); err != nil {
+				t.Fatal(err)
+			}
+			defer reader.Close()
+			return actions(t, reader, math.MinInt64)
+		}}
+	})
+}
+
+func actions(t testing.TB, s *Store, sinceNanos int64) (all []*schemas.Action) {
+	t.Helper()
+	err := s.LoadActions(t.Context(), sinceNanos, func(a *schemas.Action) error {
+		all = append(all, a)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func write(t testing.TB, s *Store, b *sinks.Batch) {
+	t.Helper()
+	if err := s.Write(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestColumnsAreThoseOfTheTable(t *testing.T) {
+	s := migrated(t)
+	if got := rows(t, s, "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = 'actions' ORDER BY position"); !slices.Equal(got, sinks.ActionColumns()) {
+		t.Errorf("columns of the table\n%v\nare not those of sinks.ActionColumns\n%v", got, sinks.ActionColumns())
+	}
+	for name, written := range map[string][]string{
+		"bindings":     names(s.tables.bindings.columns),
+		"dead_letters": append(names(s.tables.deadLetters.columns), "failed_at"),
+		"progress":     append(names(s.tables.progress.columns), "updated_at"),
+	} {
+		if got := rows(t, s, "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = '"+name+"' ORDER BY position"); !slices.Equal(got, written) {
+			t.Errorf("columns of %s: %v, want %v", name, got, written)
+		}
+	}
+}
+
+func names[R any](columns []cells[R]) (all []string) {
+	for _, c := range columns {
+		all = append(all, c.name)
+	}
+	return all
+}
+
+func TestTheRowReadsWell(t *testing.T) {
+	s := migrated(t)
+	a := sinktest.Actions(1)[0]
+	full := sinktest.Full()
+	write(t, s, &sinks.Batch{Actions: []*schemas.Action{a, full}})
+	for sql, want := range map[string]string{
+		"SELECT event_id, event_time, ended_at FROM actions WHERE source = 'aws.cloudtrail'":                              a.ID.String() + " 2026-03-01 08:00:00.123456 2026-03-01 08:00:00.123456",
+		"SELECT request, token, session, workload FROM actions WHERE source = 'aws.cloudtrail'":                           a.Keys[0].String() + " " + a.Keys[1].String() + "  ",
+		"SELECT actor_kind, actor_id, root_kind, root_id FROM actions WHERE source = 'aws.cloudtrail'":                    "service " + a.Actor.ID() + " human email:person0@example.com",
+		"SELECT hops.relation FROM actions WHERE source = 'aws.cloudtrail'":                                               "[, authenticated, assumed, invoked]",
+		"SELECT arrayMap(h -> h.key, hops)[1] FROM actions WHERE source = 'aws.cloudtrail'":                               "human:email:person0@example.com",
+		"SELECT attributes['aws_region'], attributes FROM actions WHERE source = 'aws.cloudtrail'":                        "eu-central-1 {aws_region: eu-central-1, event_type: AwsApiCall}",
+		"SELECT length(flags), has(flags, 'divergent'), length(raw_sha256) FROM actions WHERE source != 'aws.cloudtrail'": "13 1 64",
+		"SELECT depth, version, offset FROM actions WHERE source = 'test.full'":                                           "65535 18446744073709551615 9223372036854775807",
+		"SELECT candidates.root, decision, policy_decision, redacted FROM actions WHERE source = 'test.full'":             "[human:test.ns:h1, ] deny deny true",
+		"SELECT dateDiff('hour', attributed_at, now64()) FROM actions WHERE source = 'test.full'":                         "0",
+	} {
+		if got := rows(t, s, sql); !slices.Equal(got, []string{want}) {
+			t.Errorf("%s:\n got %q\nwant %q", sql, got, want)
+		}
+	}
+}
+
+func TestTimesAtTheirEnds(t *testing.T) {
+	s := migrated(t)
+	var all []*schemas.Action
+	for i, nanos := range []int64{math.MinInt64, minMicros * 1000, -1, 0, 1, 999, 1000, math.MaxInt64} {
+		a := sinktest.Bare()
+		a.ID = schemas.MakeID("time", string(rune('a'+i)))
+		a.TimeNanos, a.EndedNanos = nanos, nanos
+		a.Hops = []schemas.Hop{{Key: schemas.Key{Kind: schemas.KindHuman, Namespace: "n", Value: "v"}, AtNanos: nanos}}
+		all = append(all, a)
+	}
+	write(t, s, &sinks.Batch{Actions: all})
+	got := actions(t, s, math.MinInt64)
+	if len(got) != len(all) {
+		t.Errorf("%d rows, want %d", len(got), len(all))
+	}
+	for _, want := range all {
+		i := slices.IndexFunc(got, func(a *schemas.Action) bool { return a.ID == want.ID })
+		if i < 0 {
+			t.Errorf("time %d is missing", want.TimeNanos)
+			continue
+		}
+		sinktest.Same(t, got[i], want)
+	}
+}
+
+func TestLoadActionsSince(t *testing.T) {
+	s := migrated(t)
+	all := sinktest.Actions(10)
+	all[0].EndedNanos = all[9].TimeNanos // began early, ended late
+	write(t, s, &sinks.Batch{Actions: all})
+	got := actions(t, s, all[7].TimeNanos)
+	slices.SortFunc(got, func(a, b *schemas.Action) int { return cmp.Compare(a.TimeNanos, b.TimeNanos) })
+	want := []*schemas.Action{all[0], all[7], all[8], all[9]}
+	if len(got) != len(want) {
+		t.Fatalf("%d rows, want %d", len(got), len(want))
+	}
+	for i := range want {
+		sinktest.Same(t, got[i], want[i])
+	}
+	stop := errors.New("stop")
+	if err := s.LoadActions(t.Context(), 0, func(*schemas.Action) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("error %v, want that of the function", err)
+	}
+}
+
+func bindings(t testing.TB, s *Store, sinceNanos int64) (all []schemas.Binding) {
+	t.Helper()
+	err := s.LoadBindings(t.Context(), sinceNanos, func(b *schemas.Binding) error {
+		all = append(all, *b)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(all, func(a, b schemas.Binding) int { return a.Child.Compare(b.Child) })
+	return all
+}
+
+func TestBindingsComeBack(t *testing.T) {
+	s := migrated(t)
+	want := sinktest.Bindings(20)
+	write(t, s, &sinks.Batch{Bindings: want})
+	write(t, s, &sinks.Batch{Bindings: want[:3]}) // twice is once
+	if got := bindings(t, s, 0); !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+	// Proven at or after the time, or holding beyond it.
+	if got := bindings(t, s, want[19].ProofNanos); len(got) != 18 {
+		t.Errorf("%d bindings since the last proof, want the 18 that hold beyond it", len(got))
+	}
+
+	newer := want[5]
+	newer.Version++
+	newer.UntilNanos = newer.FromNanos + 1
+	stale := want[6]
+	stale.Version--
+	stale.UntilNanos = 1
+	write(t, s, &sinks.Batch{Bindings: []schemas.Binding{newer, stale}})
+	want[5] = newer
+	var got []schemas.Binding
+	children := []schemas.Key{want[5].Child, want[6].Child, {Kind: schemas.KindToken, Namespace: "it's", Value: `a \' b`}}
+	if err := s.LookupBindings(t.Context(), children, func(b *schemas.Binding) error { got = append(got, *b); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(got, func(a, b schemas.Binding) int { return a.Child.Compare(b.Child) })
+	if !reflect.DeepEqual(got, want[5:7]) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want[5:7])
+	}
+}
+
+func TestDeadLettersKeepTheirBytes(t *testing.T) {
+	s := migrated(t)
+	want := sinktest.DeadLetters()
+	for range 2 { // a record delivered again lands on the same row
+		write(t, s, &sinks.Batch{DeadLetters: want})
+	}
+	var got []schemas.DeadLetter
+	if err := s.LoadDeadLetters(t.Context(), func(d *schemas.DeadLetter) error { got = append(got, *d); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(got, func(a, b schemas.DeadLetter) int { return cmp.Compare(a.Evidence.Offset, b.Evidence.Offset) })
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+	if !bytes.Equal(got[1].Bytes, want[1].Bytes) {
+		t.Error("bytes differ")
+	}
+}
+
+func TestProgressIsTheLastWritten(t *testing.T) {
+	s := migrated(t)
+	want := sinktest.Progress()
+	write(t, s, &sinks.Batch{Progress: want})
+	want[1].Offset, want[1].WatermarkNanos = 77, 123_456_789_012_345_678
+	write(t, s, &sinks.Batch{Progress: want[1:]})
+	got, err := s.LoadProgress(t.Context())
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+}
+
+func TestLookupEvents(t *testing.T) {
+	s := migrated(t)
+	all := sinktest.Actions(1200)
+	write(t, s, &sinks.Batch{Actions: all})
+	ids := []schemas.ID{schemas.MakeID("nobody")}
+	for _, a := range all {
+		ids = append(ids, a.ID)
+	}
+	got, err := s.LookupEvents(t.Context(), ids)
+	if err != nil || len(got) != len(all) {
+		t.Fatalf("%d found, error %v", len(got), err)
+	}
+	a := all[1100]
+	if got[a.ID] != (Seen{a.Evidence.Topic, a.Evidence.Partition, a.Evidence.Offset, a.Version}) {
+		t.Errorf("got %+v", got[a.ID])
+	}
+}
+
+func TestChainActionAndFindChains(t *testing.T) {
+	s := migrated(t)
+	all := sinktest.Actions(1000) // two chains of 500
+	newer := *all[0]
+	newer.Version++
+	newer.ChainID = all[999].ChainID // improved, and moved to the other chain
+	write(t, s, &sinks.Batch{Actions: append(all, sinktest.Full())})
+	write(t, s, &sinks.Batch{Actions: []*schemas.Action{&newer}})
+
+	chain, err := s.Chain(t.Context(), all[1].ChainID, 0)
+	if err != nil || len(chain) != 499 {
+		t.Fatalf("chain of %d, error %v; want 499", len(chain), err)
+	}
+	for i, a := range chain {
+		sinktest.Same(t, a, all[i+1])
+	}
+	one, err := s.Action(t.Context(), newer.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sinktest.Same(t, one, &newer)
+	if none, err := s.Action(t.Context(), schemas.MakeID("nobody")); none != nil || err != nil {
+		t.Errorf("got %v, %v; want nothing", none, err)
+	}
+
+	last := all[999]
+	for _, text := range []string{
+		last.ID.String(), strings.ToUpper(last.ChainID.String()), last.Keys[0].String(), last.Keys[0].Value,
+		last.SourceIP, "person1@example.com", last.Root.String(), last.Root.ID(), last.Hops[1].Key.String(), "1020000001",
+	} {
+		found, err := s.FindChains(t.Context(), text, 0)
+		if err != nil || len(found) != 1 || found[0].Chain != last.ChainID || found[0].Root != last.Root || found[0].LastNanos != last.TimeNanos || found[0].Event != last.ID {
+			t.Errorf("%s: got %+v, %v", text, found, err)
+		}
+	}
+	found, err := s.FindChains(t.Context(), last.Authority[:0]+"123456789012", 0)
+	if err != nil || len(found) != 0 {
+		t.Errorf("a tenant is not searched: %+v, %v", found, err)
+	}
+	found, err = s.FindChains(t.Context(), all[3].Resource, 1)
+	if err != nil || len(found) != 1 || found[0].Actions == 0 {
+		t.Errorf("by resource: %+v, %v", found, err)
+	}
+	for _, awkward := range []string{"", "'", `\`, "a'; DROP TABLE actions; --", "token:x", "token:a:'"} {
+		if _, err := s.FindChains(t.Context(), awkward, 0); err != nil {
+			t.Errorf("%q: %v", awkward, err)
+		}
+	}
+}
+
+func TestViews(t *testing.T) {
+	s := migrated(t)
+	all := append(sinktest.Actions(1000), sinktest.Full(), sinktest.Bare())
+	newer := *all[0]
+	newer.Version++
+	newer.Grade, newer.ChainID = schemas.GradeInferred, all[999].ChainID
+	call := *all[1]
+	call.ID, call.Class, call.Event.Action = schemas.MakeID("call"), schemas.ClassToolCall, "search_customers"
+	asked := call
+	asked.ID, asked.PolicyDecision = schemas.MakeID("asked"), schemas.VerdictAllow
+	late := call
+	late.ID, late.TimeNanos = schemas.MakeID("late"), all[999].TimeNanos
+	write(t, s, &sinks.Batch{Actions: append(all, &call, &asked, &late)})
+	write(t, s, &sinks.Batch{Actions: []*schemas.Action{&newer}})
+
+	if got := rows(t, s, "SELECT count() FROM agent_tool_calls_without_decision"); got[0] != "0" {
+		t.Errorf("%s calls without a decision before anything is final, want 0", got[0])
+	}
+	write(t, s, &sinks.Batch{Progress: []schemas.Progress{
+		{Topic: "a", Partition: 0, Offset: 1, WatermarkNanos: all[500].TimeNanos},
+		{Topic: "a", Partition: 1, Offset: 1, WatermarkNanos: all[900].TimeNanos},
+	}})
+	for sql, want := range map[string][]string{
+		"SELECT event_id FROM agent_tool_calls_without_decision": {call.ID.String()},
+		"SELECT partitions FROM finality":                        {"2"},
+		"SELECT event_id FROM divergent":                         {sinktest.Full().ID.String()},
+		"SELECT event_id FROM outside_grant":                     {sinktest.Full().ID.String()},
+		"SELECT root_id, actions, tools, depth, worst_grade, mfa, auth_method, length(resources) FROM chains WHERE chain_id = '" + all[1].ChainID.String() + "'": {
+			"email:person0@example.com 502 [search_customers] 3 proven yes okta.push 499"},
+		"SELECT root_id, actions, tools, worst_grade FROM chains WHERE chain_id = '" + all[999].ChainID.String() + "'": {
+			"email:person1@example.com 501 [] inferred"},
+		// The chains are the grouping of the actions.
+		"SELECT (SELECT sum(actions) FROM chains) = (SELECT count() FROM actions FINAL WHERE chain_id != toUUID('00000000-0000-0000-0000-000000000000'))": {"1"},
+		"SELECT count() FROM (SELECT chain_id, actions FROM chains EXCEPT SELECT chain_id, count() FROM actions FINAL GROUP BY chain_id)":                 {"0"},
+	} {
+		if got := rows(t, s, sql); !slices.Equal(got, want) {
+			t.Errorf("%s:\n got %q\nwant %q", sql, got, want)
+		}
+	}
+}
+
+func TestQueryShowsAnyType(t *testing.T) {
+	s := migrated(t)
+	columns, got, err := s.Query(t.Context(), `SELECT 1 AS n, 'a' AS s, CAST(NULL AS Nullable(String)) AS nothing, toNullable(2) AS two, [1, 2] AS list, map('b', 'x', 'a', 'y') AS m,
+		toDateTime64('2026-01-02 03:04:05.5', 6, 'UTC') AS t, (1, 'x')::Tuple(a UInt8, b String) AS tup, 1.5 AS f, true AS yes,
+		toUUID('01234567-89ab-8cde-8f01-23456789abcd') AS id, toDate('2026-01-02') AS d`, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "n s nothing two list m t tup f yes id d"; strings.Join(columns, " ") != want {
+		t.Errorf("columns %v, want %s", columns, want)
+	}
+	want := []string{"1", "a", "NULL", "2", "[1, 2]", "{a: y, b: x}", "2026-01-02 03:04:05.500000", "{a: 1, b: x}", "1.5", "true", "01234567-89ab-8cde-8f01-23456789abcd", "2026-01-02"}
+	if len(got) != 1 || !slices.Equal(got[0], want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	if _, got, err = s.Query(t.Context(), "SELECT number FROM numbers(100000)", 10); err != nil || len(got) != 10 {
+		t.Errorf("%d rows, error %v; want 10", len(got), err)
+	}
+	if _, _, err = s.Query(t.Context(), "SELECT nonsense", 0); err == nil || !strings.Contains(err.Error(), server.addr) {
+		t.Errorf("error %v, want one with the address", err)
+	}
+}

@@ -1,0 +1,82 @@
+package clickhouse
+
+import (
+	"context"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+
+	"catena/sinks"
+)
+
+// Write inserts the rows, one block a table and progress last, and returns when
+// all are on disk. See [sinks.Sink] for what errors mean.
+func (s *Store) Write(ctx context.Context, b *sinks.Batch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.insertSettings(ctx); err != nil {
+		return s.explain(err)
+	}
+	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(s.insert))
+	t := &s.tables
+
+	t.actions.reset()
+	for _, a := range b.Actions {
+		t.actions.add(a)
+	}
+	if err := t.actions.send(ctx, s); err != nil {
+		return classify(s.explain(err))
+	}
+	if err := insertAll(ctx, s, t.bindings, b.Bindings); err != nil {
+		return err
+	}
+	if err := insertAll(ctx, s, t.deadLetters, b.DeadLetters); err != nil {
+		return err
+	}
+	return insertAll(ctx, s, t.progress, b.Progress)
+}
+
+func insertAll[R any](ctx context.Context, s *Store, t *table[R], rows []R) error {
+	t.reset()
+	for i := range rows {
+		t.add(&rows[i])
+	}
+	if err := t.send(ctx, s); err != nil {
+		return classify(s.explain(err))
+	}
+	return nil
+}
+
+// insertSettings are what every insert says explicitly, because servers differ
+// in their defaults: an acknowledged insert is on disk and not in a queue, no
+// insert is taken for the repetition of another, and rows of many months (a
+// backfill, a wrong clock) may come in one insert. Only settings that the
+// server knows are sent, since it refuses others.
+func (s *Store) insertSettings(ctx context.Context) error {
+	if s.insert != nil {
+		return nil
+	}
+	wanted := clickhouse.Settings{
+		"async_insert":                    0,
+		"insert_deduplicate":              0,
+		"deduplicate_insert":              "disable", // 26.2 and later: overrides insert_deduplicate
+		"max_partitions_per_insert_block": 0,
+	}
+	rows, err := s.conn.Query(ctx, "SELECT name FROM system.settings WHERE name IN ('async_insert', 'insert_deduplicate', 'deduplicate_insert', 'max_partitions_per_insert_block')")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	known := clickhouse.Settings{}
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return err
+		}
+		known[name] = wanted[name]
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	s.insert = known
+	return nil
+}

@@ -1,0 +1,60 @@
+// Package embedded runs the ClickHouse engine inside this process and serves ClickHouse's HTTP interface in front of
+// it, so that the demo, the tests and single-machine installs use the same driver and the same SQL as production.
+//
+//	clickhouse-go, curl, … --HTTP--> Handler --Statement--> Engine --purego--> libchdb.so
+//	                                    |                      |
+//	                       native.go: re-encodes         one connection per statement,
+//	                       Native blocks                 or the session's own
+//
+// The engine is libchdb, a shared library of 560 MB that deploy/dev/libchdb.sh fetches. It is loaded without cgo by
+// [Open], never at start-up. Only linux/amd64 with glibc is supported; elsewhere the package compiles and Open says so.
+//
+// # Files
+//
+//	engine.go     Open, Close, Statement, Start: what a front (HTTP now, the native TCP protocol later) builds on
+//	result.go     Result: a statement's output, chunk by chunk
+//	insert.go     the insert path: streams data in any input format into the engine
+//	session.go    connections that outlive a request, keyed by session_id
+//	sql.go        how far this package reads SQL: verb, FORMAT, where an INSERT's data begins
+//	native.go     re-encodes Native blocks from one protocol revision to another
+//	errors.go     Error, ClickHouse's codes and their HTTP status
+//	http.go       Handler; http_*.go its request, response, authentication and compression
+//	server.go     Server: a Handler on a listener
+//	library_*.go  libchdb's C functions
+//
+// # Non-obvious
+//
+// One engine per process. libchdb keeps its catalog, thread pools and memory tracker in globals and accepts one data
+// directory at a time. A second [Open] returns [ErrAlreadyOpen]; after Close another directory may be opened.
+//
+// Signals. By default the library installs its own handlers for SIGSEGV and friends, and a nil dereference in Go then
+// hangs instead of panicking. Open turns them off before the first connection, compares every signal's handler before
+// and after, puts back what Go had, and gives handlers that the library adds for itself (the stack trace signal of
+// system.stack_trace) SA_ONSTACK, without which a handler would run on a goroutine's small stack.
+//
+// A connection is cheap: 0.1 ms to open and close, measured, against 0.8 ms for SELECT 1. So every statement
+// gets a fresh one, and settings, USE, parameters and temporary tables cannot leak from one request to the next.
+// Statements on different connections run in parallel; a connection runs one at a time.
+//
+// Cancelling. The C interface can cancel a stream between two chunks, and nothing else. A statement is therefore tagged
+// through the setting query_cache_tag (a label with no effect: the engine has no query cache), and cancelling its context
+// sends KILL QUERY WHERE Settings['query_cache_tag'] = … from another connection.
+//
+// Streaming. chdb_stream_query yields one block at a time, each formatted as a document of its own: right for Native,
+// TSV or JSONEachRow, wrong for JSON, Pretty, Parquet or anything with a header. Only the formats in streamable
+// are streamed; the others are built in memory by the engine, within max_memory_usage. Only SELECT can be streamed at all.
+//
+// Native blocks. libchdb writes Native at revision 0: no block info, no serialization flag per column. Over HTTP a
+// client names the revision it wants in client_protocol_version, so SELECT results are decoded and encoded again. Data of
+// an INSERT is revision 0 over HTTP, as with a ClickHouse server.
+//
+// Inserts do not travel in the query text: the engine's multi-statement reader ends an INSERT at the first blank line of
+// its data, which binary data contains. Data goes through chdb_stream_insert instead, which is length-delimited.
+//
+// Files. The engine believes that it is clickhouse-local, whose user may read and write every file of the host. Unless
+// [Options.HostFiles] is set, the FILE source and the File table engine are revoked, and INTO OUTFILE and FROM INFILE are
+// refused over HTTP, as a server does. This narrows what SQL can reach; it is no sandbox. Who may send SQL may use what the
+// process may use: run it as a user of its own.
+//
+// The engine's own query id is random; X-ClickHouse-Query-Id echoes the client's and system.processes shows the engine's.
+package embedded
