@@ -87,6 +87,7 @@ type Engine struct {
 	dirty  []*row  // to be resolved again before the call returns
 	stats  Stats
 	rbytes int // of rows
+	walker walker
 }
 
 // row is an action that later events may still improve.
@@ -444,7 +445,7 @@ func (e *Engine) expire() {
 		if !ok || n.seen >= old || len(n.rows) > n.done {
 			return
 		}
-		e.forget(n)
+		e.state.forget(n)
 		e.stats.KeysExpired++
 	}
 }
@@ -466,7 +467,7 @@ func (e *Engine) shrink() {
 			e.stats.RowsEvicted++
 			continue
 		}
-		e.forget(n)
+		e.state.forget(n)
 		if len(n.up) > 0 || !n.call.event.IsZero() {
 			e.state.evicted.Add(n.key, struct{}{})
 			for _, r := range n.rows {
@@ -484,13 +485,6 @@ func (e *Engine) leave(r *row) {
 	e.rbytes -= r.bytes
 	e.state.release(r)
 	r.act = nil // lists that still name the row must not keep its memory
-}
-
-// forget drops a key. Rows that visited it keep what they know.
-func (e *Engine) forget(n *node) {
-	e.state.nodes.Remove(n.key)
-	e.state.bytes -= n.bytes
-	n.gone = true
 }
 
 // rowStrings is the length of an event's strings.

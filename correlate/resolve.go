@@ -2,6 +2,7 @@ package correlate
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -17,12 +18,16 @@ func (e *Engine) resolve(r *row) bool {
 	if r.frozen {
 		return before.Version == 0
 	}
-	now := &schemas.Action{Event: before.Event, Version: before.Version}
+	hops, now := before.Hops, before
+	if before.Version != 0 { // it was handed out, and may no longer change
+		now = new(schemas.Action)
+	}
+	*now = schemas.Action{Event: before.Event, Version: before.Version}
 	now.Flags &= flagsOfRecord
 	now.AuthMethod, now.MFA = r.authMethod, r.mfa
 	w := e.walkerFor(r)
 	paths := w.all(&now.Event)
-	e.attribute(now, paths, before.Hops)
+	e.attribute(now, paths, hops)
 	why := w.findCause(now, paths)
 	e.findGrant(now, w, paths)
 	e.findDecision(now, why)
@@ -48,14 +53,13 @@ const flagsOfRecord = schemas.FlagFutureTime | schemas.FlagLate | schemas.FlagIm
 // all climbs from every key of an event, in order of precedence, and from the
 // actor when there is no key.
 func (w *walker) all(ev *schemas.Event) []path {
-	keys := make([]schemas.Key, 0, len(ev.Keys)+1)
+	keys, paths := w.keys, w.paths
 	for _, k := range ev.Keys {
 		if k.Kind != schemas.KindGrant {
 			keys = append(keys, k)
 		}
 	}
 	slices.SortStableFunc(keys, func(a, b schemas.Key) int { return int(a.Kind) - int(b.Kind) })
-	paths := make([]path, 0, len(keys)+1)
 	for _, k := range keys {
 		p := w.climb(k, ev.TimeNanos)
 		if ev.SelfReported && k.Kind == schemas.KindWorkload && p.rooted {
@@ -66,6 +70,7 @@ func (w *walker) all(ev *schemas.Event) []path {
 		}
 		paths = append(paths, p)
 	}
+	w.keys, w.paths = keys, paths
 	if authenticates(keys) || !ev.Actor.Kind.Root() {
 		return paths
 	}
@@ -73,7 +78,8 @@ func (w *walker) all(ev *schemas.Event) []path {
 	if p.strength = min(p.strength, schemas.StrengthStated); p.strength == schemas.StrengthStated || !p.rooted {
 		p.reason = schemas.ReasonNoKey
 	}
-	return append(paths, p)
+	w.paths = append(paths, p)
+	return w.paths
 }
 
 // authenticates reports whether any key names a credential, a session, a call
@@ -102,7 +108,7 @@ func (e *Engine) attribute(a *schemas.Action, paths []path, before []schemas.Hop
 	a.Flags |= p.flags
 	a.Reason, a.Candidates = p.reason, p.candidates
 	a.Hops, a.Depth = hops(a, p, before), len(p.steps)
-	a.ChainID = chainID(p)
+	a.ChainID = e.chainID(p)
 	switch {
 	case p.ambiguous:
 		a.Grade, a.Frontier = schemas.GradeAmbiguous, p.fork
@@ -233,18 +239,43 @@ func rootName(a *schemas.Action, p *path) string {
 	return p.end().Value
 }
 
-// chainID derives from the highest key of the path alone; a long-lived key is
-// cut by the UTC day on which it was itself used.
-func chainID(p *path) schemas.ID {
+// chain is what a chain's id derives from: the highest key of the path alone;
+// for a long-lived key, and the UTC day on which it was itself used.
+type chain struct {
+	key schemas.Key
+	day int64 // since the epoch; noDay where the key is not long-lived
+}
+
+const noDay = math.MinInt64
+
+func chainOf(p *path) chain {
 	k := p.chainKey
 	if k.IsZero() {
 		k = p.end()
 	}
 	if !k.LongLived() {
-		return schemas.MakeID("chain", k.String())
+		return chain{k, noDay}
 	}
-	at := p.chainNanos
-	return schemas.MakeID("chain", k.String(), strconv.FormatInt(at/int64(24*time.Hour), 10))
+	return chain{k, p.chainNanos / int64(24*time.Hour)}
+}
+
+// chainID is the id of a path's chain. Its key remembers the last one: rows of
+// one chain come together, and hashing is dear.
+func (e *Engine) chainID(p *path) schemas.ID {
+	c := chainOf(p)
+	n := e.state.find(c.key)
+	if n != nil && n.chainDay == c.day && !n.chainID.IsZero() {
+		return n.chainID
+	}
+	parts := []string{"chain", c.key.String()}
+	if c.day != noDay {
+		parts = append(parts, strconv.FormatInt(c.day, 10))
+	}
+	id := schemas.MakeID(parts...)
+	if n != nil {
+		n.chainID, n.chainDay = id, c.day
+	}
+	return id
 }
 
 // cause is the tool call that drove an action, as one path tells it.
@@ -277,7 +308,7 @@ func (w *walker) findCause(a *schemas.Action, paths []path) (c cause) {
 // agent made it counts; the protocol's span of it only where there is none.
 func (w *walker) causeOf(p *path) cause {
 	var protocol cause
-	grade, at := schemas.CauseExact, p.start
+	grade, n := schemas.CauseExact, p.node
 	for i := -1; i < len(p.steps); i++ {
 		if i >= 0 {
 			b := p.steps[i].edge
@@ -287,17 +318,16 @@ func (w *walker) causeOf(p *path) cause {
 			if b.Strength == schemas.StrengthWeak {
 				grade = schemas.CauseInferred
 			}
-			at = b.Parent
+			n = p.steps[i].parent
 		}
-		n := w.e.state.find(at)
-		if n == nil || n.call.event.IsZero() || n.call.event == w.row.act.ID {
+		if n.call.event.IsZero() || n.call.event == w.row.act.ID {
 			continue
 		}
 		if !n.call.protocol {
-			return cause{n.call.event, at, grade}
+			return cause{n.call.event, n.key, grade}
 		}
 		if protocol.grade == schemas.CauseNone && !w.row.act.ProtocolSpan() {
-			protocol = cause{n.call.event, at, grade}
+			protocol = cause{n.call.event, n.key, grade}
 		}
 	}
 	return oneOf(p.causes, protocol)
@@ -378,12 +408,12 @@ func (e *Engine) grantsOf(a *schemas.Action, paths []path) (out []schemas.Key) {
 		return nil
 	}
 	p := &paths[pick]
-	at := p.start
+	n := p.node
 	for i := -1; i < len(p.steps); i++ {
 		if i >= 0 {
-			at = p.steps[i].edge.Parent
+			n = p.steps[i].parent
 		}
-		if n := e.state.find(at); n != nil && at.Kind != schemas.KindGrant {
+		if n.key.Kind != schemas.KindGrant {
 			for j := range n.grants {
 				out = append(out, n.grants[j].Parent)
 			}
@@ -403,13 +433,18 @@ func (e *Engine) findDecision(a *schemas.Action, why cause) {
 	}
 	var found []decision
 	for _, k := range a.Keys {
-		if n := e.state.find(k); k.Kind == schemas.KindCall && n != nil {
+		if k.Kind != schemas.KindCall {
+			continue
+		}
+		if n := e.state.find(k); n != nil {
 			found = append(found, n.decisions...)
 		}
 	}
 	inherits := a.Class != schemas.ClassToolCall || a.ProtocolSpan()
-	if n := e.state.find(why.call); len(found) == 0 && inherits && n != nil {
-		found = n.decisions
+	if len(found) == 0 && inherits && !why.call.IsZero() {
+		if n := e.state.find(why.call); n != nil {
+			found = n.decisions
+		}
 	}
 	for _, d := range found {
 		if d.verdict > a.PolicyDecision {

@@ -34,6 +34,9 @@ type node struct {
 	decisions []decision // policy decisions about this call, ordered
 	firstUse  use        // earliest use of a token, for new_source_ip
 
+	chainID  schemas.ID // of the chain that starts here, on chainDay; zero: not yet asked
+	chainDay int64
+
 	rows  []*row // rows whose walk visited this node; some may be done
 	done  int    // how many of rows are done
 	bytes int
@@ -322,6 +325,23 @@ func (s *state) release(r *row) {
 			n.done = 0
 			s.grow(n, -(before-len(n.rows))*dependentBytes)
 		}
+		if len(n.rows) == 0 && !n.gone && n.blank() {
+			s.forget(n)
+		}
 	}
 	r.deps = nil
+}
+
+// blank reports whether nothing is known of a key but that somebody asked:
+// most events bring a request id that nobody will ever speak of again.
+func (n *node) blank() bool {
+	return len(n.up)+len(n.grants)+len(n.down)+len(n.decisions) == 0 && n.call.event.IsZero() &&
+		n.firstUse.ip == "" && n.endedNanos == 0 && n.revokedNanos == 0
+}
+
+// forget drops a key. Rows that visited it keep what they know.
+func (s *state) forget(n *node) {
+	s.nodes.Remove(n.key)
+	s.bytes -= n.bytes
+	n.gone = true
 }

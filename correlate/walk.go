@@ -9,13 +9,15 @@ import (
 
 // step is one edge of a path, from a key to what drives it.
 type step struct {
-	edge *schemas.Binding // valid while the walk lasts
+	edge   *schemas.Binding // valid while the walk lasts
+	parent *node            // of the edge
 }
 
-// path is what a walk upward from one key found. Nodes are implied: the start
-// key, then each step's parent.
+// path is what a walk upward from one key found: the start key, then each
+// step's parent.
 type path struct {
 	start  schemas.Key
+	node   *node // of start
 	steps  []step
 	rooted bool // ended at a root rather than at a frontier
 
@@ -41,9 +43,10 @@ func (p *path) end() schemas.Key {
 }
 
 // under puts an edge below a path: the child is driven by where p starts.
-func (p path) under(b *schemas.Binding, childNanos int64) path {
-	p.start = b.Child
-	p.steps = append([]step{{b}}, p.steps...)
+func (p path) under(b *schemas.Binding, child *node, childNanos int64) path {
+	steps := make([]step, 0, len(p.steps)+1)
+	p.steps = append(append(steps, step{b, p.node}), p.steps...)
+	p.start, p.node = b.Child, child
 	p.strength = min(p.strength, b.Strength)
 	if p.chainKey.IsZero() && !b.Child.Kind.Principal() {
 		p.chainKey, p.chainNanos = b.Child, childNanos
@@ -71,8 +74,9 @@ func whyNotExact(b *schemas.Binding) schemas.Reason {
 }
 
 // stopped is a path that ends where it begins.
-func stopped(k schemas.Key, nanos int64, reason schemas.Reason) path {
-	p := path{start: k, strength: schemas.StrengthExact, reason: reason, chainNanos: nanos}
+func stopped(n *node, nanos int64, reason schemas.Reason) path {
+	k := n.key
+	p := path{start: k, node: n, strength: schemas.StrengthExact, reason: reason, chainNanos: nanos}
 	if k.Kind.Root() && reason == schemas.ReasonComplete {
 		p.rooted = true
 	}
@@ -97,10 +101,17 @@ type walker struct {
 	stack    []schemas.Key
 	visits   int
 	bridging bool // a gap in the trace is being bridged; one in a walk
+	keys     []schemas.Key
+	paths    []path // one for each key, for the caller
 }
 
+// walkerFor returns the engine's one walker, which climbs from one row at a
+// time and keeps its buffers.
 func (e *Engine) walkerFor(r *row) *walker {
-	return &walker{e: e, row: r, slack: int64(e.cfg.Skew) + r.act.ResolutionNanos}
+	w := &e.walker
+	clear(w.paths)
+	*w = walker{e: e, row: r, slack: int64(e.cfg.Skew) + r.act.ResolutionNanos, stack: w.stack[:0], keys: w.keys[:0], paths: w.paths[:0]}
+	return w
 }
 
 // climb finds the best path upward from a key. at is the time at which the key
@@ -111,19 +122,19 @@ func (e *Engine) walkerFor(r *row) *walker {
 // before principals. The first that leads to a root over exact steps wins;
 // otherwise the best does.
 func (w *walker) climb(k schemas.Key, at int64) path {
+	n := w.e.state.intern(k, 0) // a key asked for is a key waited for
+	w.e.state.depend(n, w.row)
 	if slices.Contains(w.stack, k) {
-		p := stopped(k, at, schemas.ReasonCycle)
+		p := stopped(n, at, schemas.ReasonCycle)
 		p.flags |= schemas.FlagCycle
 		return p
 	}
 	w.visits++
 	if len(w.stack) >= w.e.cfg.MaxDepth || w.visits > maxVisits {
-		p := stopped(k, at, schemas.ReasonDepthLimit)
+		p := stopped(n, at, schemas.ReasonDepthLimit)
 		p.flags |= schemas.FlagDepthLimit
 		return p
 	}
-	n := w.e.state.intern(k, 0) // a key asked for is a key waited for
-	w.e.state.depend(n, w.row)
 	w.stack = append(w.stack, k)
 	defer func() { w.stack = w.stack[:len(w.stack)-1] }()
 
@@ -135,8 +146,8 @@ func (w *walker) climb(k schemas.Key, at int64) path {
 	} else if best.rooted && len(best.steps) == 0 { // a root as it stands: look for somebody behind it
 		if p := w.weak(n, at); p.rooted || p.ambiguous {
 			best = p
-		} else { // nobody, but perhaps the call that drove it
-			best.fork, best.causes = k, append(p.causes, w.causeOf(&p))
+		} else if len(p.steps) > 0 || len(p.causes) > 0 { // nobody, but perhaps the call that drove it
+			best.fork, best.causes = k, []cause{w.causeOf(&p)}
 		}
 	}
 	if len(best.steps) == 0 && !best.rooted && !best.ambiguous {
@@ -160,25 +171,51 @@ func (w *walker) when(k schemas.Key, at int64) int64 {
 
 // known follows exact and stated bindings.
 func (w *walker) known(n *node, at int64) path {
-	best := stopped(n.key, at, w.whyNothing(n, at))
+	best := stopped(n, at, w.whyNothing(n, at))
+	if len(n.up) == 1 { // the common case, without the slices
+		if b := &n.up[0]; b.Strength != schemas.StrengthWeak && w.holds(b, w.when(n.key, at)) {
+			if p := w.ascend(n, b, at); better(&p, &best) {
+				return p
+			}
+		}
+		return best
+	}
 	for i := 0; i < len(n.up); {
 		group, next := w.fitting(n.up, i, w.when(n.key, at))
 		i = next
 		if len(group) == 0 {
 			continue
 		}
-		if group[0].Strength == schemas.StrengthWeak {
-			break
+		if group[0].Strength == schemas.StrengthStated && best.ambiguous {
+			break // what a record says of itself settles no contradiction between those who know
 		}
 		p := w.follow(n, group, at)
 		if p.rooted && p.strength == schemas.StrengthExact {
-			return p
+			return w.contradicted(n, p, next, at)
 		}
 		if better(&p, &best) {
 			best = p
 		}
 	}
 	return best
+}
+
+// contradicted looks whether the other exact bindings of a key lead from it to
+// somebody else than p does. p still counts, being the most specific, but is
+// flagged: whoever holds such a key may not be whose it is.
+func (w *walker) contradicted(n *node, p path, next int, at int64) path {
+	for next < len(n.up) && n.up[next].Strength == schemas.StrengthExact && w.visits < maxVisits/2 {
+		var group []*schemas.Binding
+		if group, next = w.fitting(n.up, next, w.when(n.key, at)); len(group) == 0 {
+			continue
+		}
+		other := w.follow(n, group, at)
+		if other.rooted && other.strength == schemas.StrengthExact && contradict(&p, &other) {
+			p.flags |= schemas.FlagDivergent
+			p.candidates = append(slices.Clip(p.candidates), candidatesOf([]path{other})...)
+		}
+	}
+	return p
 }
 
 // better prefers a root over a fork over a frontier, and then the stronger.
@@ -258,11 +295,14 @@ func (w *walker) whyNothing(n *node, at int64) schemas.Reason {
 
 // follow goes up a group of exact or stated bindings, the most likely first.
 func (w *walker) follow(n *node, group []*schemas.Binding, at int64) path {
+	if len(group) == 1 {
+		return w.ascend(n, group[0], at)
+	}
 	paths := make([]path, len(group))
 	for i := range group {
-		paths[i] = w.ascend(group[i], at)
+		paths[i] = w.ascend(n, group[i], at)
 	}
-	if len(paths) == 1 || w.agree(paths) {
+	if w.agree(paths) {
 		return paths[0]
 	}
 	reason := schemas.ReasonConflict
@@ -277,10 +317,10 @@ func (w *walker) follow(n *node, group []*schemas.Binding, at int64) path {
 // agree reports whether it makes no difference which of several paths counts.
 func (w *walker) agree(paths []path) bool {
 	first := &paths[0]
-	chain, why := chainID(first), w.causeOf(first)
+	chain, why := chainOf(first), w.causeOf(first)
 	for i := range paths {
 		p := &paths[i]
-		if !p.rooted || p.end() != first.end() || p.strength != first.strength || chainID(p) != chain || w.causeOf(p) != why {
+		if !p.rooted || p.end() != first.end() || p.strength != first.strength || chainOf(p) != chain || w.causeOf(p) != why {
 			return false
 		}
 	}
@@ -289,13 +329,13 @@ func (w *walker) agree(paths []path) bool {
 
 // ascend goes one step up. Above a mint, tokens and sessions are judged at the
 // time of the mint (see walker.when for workloads).
-func (w *walker) ascend(b *schemas.Binding, at int64) path {
+func (w *walker) ascend(n *node, b *schemas.Binding, at int64) path {
 	used := w.when(b.Child, at)
 	up := used
 	if b.FromNanos != 0 {
 		up = b.FromNanos
 	}
-	p := w.climb(b.Parent, up).under(b, at)
+	p := w.climb(b.Parent, up).under(b, n, at)
 	if b.ExpiresNanos != 0 && used > b.ExpiresNanos+w.slack {
 		p.flags |= schemas.FlagUsedAfterExpiry
 	}
@@ -321,11 +361,11 @@ func (w *walker) weak(n *node, at int64) path {
 	}
 	fit = w.innermost(fit)
 	if len(fit) == 0 {
-		return path{start: n.key}
+		return path{start: n.key, node: n}
 	}
 	paths := make([]path, 0, len(fit))
 	for i := range fit {
-		paths = append(paths, w.climb(fit[i].Parent, when).under(fit[i], at))
+		paths = append(paths, w.climb(fit[i].Parent, when).under(fit[i], n, at))
 	}
 	if len(paths) == 1 {
 		return paths[0]
@@ -380,7 +420,7 @@ func (w *walker) choose(n *node, at int64, paths []path, reason schemas.Reason) 
 	if rooted == len(paths) && sameRoot(paths) {
 		return w.common(n, at, paths, reason)
 	}
-	p := stopped(n.key, at, reason)
+	p := stopped(n, at, reason)
 	p.fork, p.causes = n.key, w.causesOf(paths)
 	if rooted == 0 { // nothing is known above any of them
 		if n.key.Kind.Root() {
@@ -421,22 +461,22 @@ func candidatesOf(paths []path) []schemas.Candidate {
 // common joins paths that meet: what they share is the path, and the step to
 // it is as weak as the weakest of theirs.
 func (w *walker) common(n *node, at int64, paths []path, reason schemas.Reason) path {
-	meet := paths[0].steps[len(paths[0].steps)-1].edge.Parent
+	meet := paths[0].steps[len(paths[0].steps)-1]
 	tail := 0 // index in paths[0] of the first step above where all meet
 	for i, s := range paths[0].steps {
 		if slices.ContainsFunc(paths[1:], func(p path) bool { return !passes(&p, s.edge.Parent) }) {
 			continue
 		}
-		meet, tail = s.edge.Parent, i+1
+		meet, tail = s, i+1
 		break
 	}
-	first, chain := paths[0].steps[0].edge, chainID(&paths[0])
+	first, chain := paths[0].steps[0].edge, chainOf(&paths[0])
 	p := paths[0]
 	p.steps = slices.Clone(paths[0].steps[min(tail, len(paths[0].steps)):])
 	for i := range paths {
 		p.strength = min(p.strength, paths[i].strength)
 		p.flags |= paths[i].flags
-		if chainID(&paths[i]) != chain { // one principal, different sessions: the chain starts here
+		if chainOf(&paths[i]) != chain { // one principal, different sessions: the chain starts here
 			p.chainKey, p.chainNanos = n.key, at
 		}
 	}
@@ -446,11 +486,12 @@ func (w *walker) common(n *node, at int64, paths []path, reason schemas.Reason) 
 	if p.strength != schemas.StrengthExact {
 		p.reason = reasonOf(p.reason, reason)
 	}
-	joint := &schemas.Binding{Child: n.key, Parent: meet, Relation: first.Relation, Strength: p.strength, ParentName: nameAbove(&paths[0], meet)}
+	joint := &schemas.Binding{Child: n.key, Parent: meet.edge.Parent, Relation: first.Relation, Strength: p.strength, ParentName: meet.edge.ParentName}
 	if p.strength == schemas.StrengthExact { // any of them proves it
 		joint.Proof, joint.ProofNanos = first.Proof, first.ProofNanos
 	}
-	p.steps = append([]step{{joint}}, p.steps...)
+	p.steps = append([]step{{joint, meet.parent}}, p.steps...)
+	p.node = n
 	p.start, p.loose, p.fork, p.candidates, p.causes = n.key, true, n.key, candidatesOf(paths), w.causesOf(paths)
 	return p
 }
@@ -461,15 +502,6 @@ func reasonOf(own, several schemas.Reason) schemas.Reason {
 		return several
 	}
 	return own
-}
-
-func nameAbove(p *path, k schemas.Key) string {
-	for _, s := range p.steps {
-		if s.edge.Parent == k {
-			return s.edge.ParentName
-		}
-	}
-	return ""
 }
 
 func passes(p *path, k schemas.Key) bool {
@@ -502,7 +534,7 @@ func (w *walker) bridge(n *node, at int64) (path, bool) {
 			return path{}, false
 		}
 		if p.rooted {
-			paths = append(paths, p.under(&schemas.Binding{Child: n.key, Parent: anchor, Relation: schemas.RelationInvoked}, at))
+			paths = append(paths, p.under(&schemas.Binding{Child: n.key, Parent: anchor, Relation: schemas.RelationInvoked}, n, at))
 		}
 	}
 	switch {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -157,7 +158,7 @@ func (c Cluster) check(ctx context.Context, cl *kgo.Client) error {
 			return nil
 		}
 		// An attempt that only ran out of time hides why the ones before failed.
-		if last == nil || ctx.Err() == nil {
+		if last == nil || ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
 			last = err
 		}
 		permanent, explained := c.explain(last)
@@ -183,7 +184,7 @@ func (c Cluster) explain(err error) (permanent bool, explained error) {
 	switch {
 	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
 		return true, fmt.Errorf("kafka: %s refuses the login of user %q: %w; %s", at, c.SASL.User, err, checkSASL)
-	case errors.As(err, &eof), errors.Is(err, io.EOF):
+	case errors.As(err, &eof), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		// How a broker answers who should speak TLS or log in and does not, and
 		// how some answer a wrong password.
 		return false, fmt.Errorf("kafka: %s hangs up: %w; %s and %s", at, err, checkTLS, strings.TrimPrefix(checkSASL, "check "))
@@ -191,17 +192,18 @@ func (c Cluster) explain(err error) (permanent bool, explained error) {
 		return true, fmt.Errorf("kafka: %s: TLS: %w; %s", at, err, checkTLS)
 	case errors.As(err, &dns):
 		return false, fmt.Errorf("kafka: no broker answers at %s: %w; %s", at, dns, checkBrokers)
-	case c.TLS.Enabled && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)):
-		return false, fmt.Errorf("kafka: no broker answers at %s within %s with TLS; %s and %s", at, c.startTimeout(), checkBrokers, strings.TrimPrefix(checkTLS, "check "))
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		if c.TLS.Enabled {
+			return false, fmt.Errorf("kafka: no broker answers at %s within %s with TLS; %s and %s", at, c.startTimeout(), checkBrokers, strings.TrimPrefix(checkTLS, "check "))
+		}
+		return false, fmt.Errorf("kafka: no broker answers at %s within %s; %s", at, c.startTimeout(), checkBrokers)
 	case errors.As(err, &op) && op.Op == "dial":
 		cause := op.Err
-		var syscall *os.SyscallError
-		if errors.As(cause, &syscall) {
-			cause = syscall.Err // "connection refused", without the name of the system call
+		var call *os.SyscallError
+		if errors.As(cause, &call) {
+			cause = call.Err // "connection refused", without the name of the system call
 		}
 		return false, fmt.Errorf("kafka: no broker answers at %s: %w; %s", at, cause, checkBrokers)
-	case errors.Is(err, context.DeadlineExceeded):
-		return false, fmt.Errorf("kafka: no broker answers at %s within %s; %s", at, c.startTimeout(), checkBrokers)
 	}
 	return false, fmt.Errorf("kafka: no broker answers at %s: %w; %s", at, err, checkBrokers)
 }
@@ -213,8 +215,12 @@ func (c Cluster) admin(ctx context.Context) (*kadm.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A topic that was just created is to be seen soon.
-	cl, err := kgo.NewClient(append(opts, kgo.MetadataMinAge(250*time.Millisecond))...)
+	cl, err := kgo.NewClient(append(opts,
+		kgo.MetadataMinAge(250*time.Millisecond), // a topic that was just created is to be seen soon
+		// An answer is awaited for no longer than we wait in all; the client
+		// would not be interrupted.
+		kgo.RequestTimeoutOverhead(min(10*time.Second, max(100*time.Millisecond, c.startTimeout()))),
+	)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}

@@ -41,6 +41,7 @@ type evaluator struct {
 	// hidden is set when a placeholder such as HIDDEN_DUE_TO_SECURITY_REASONS
 	// was found where a value was looked for.
 	hidden bool
+	pieces []string // of the template at hand
 }
 
 // keep puts a text into the arena, where it costs no allocation of its own to
@@ -59,29 +60,18 @@ func (e *evaluator) text(x *expr) (string, bool) {
 	case 1:
 		return e.part(&x.parts[0])
 	}
-	// Parts may themselves use the arena, so they are written into a buffer of
-	// their own first.
-	start := len(e.arena.buf)
+	// Parts may use the arena on their way, so the text is put together last.
+	e.pieces = e.pieces[:0]
 	for i := range x.parts {
-		p := &x.parts[i]
-		if len(p.choices) == 0 {
-			e.arena.buf = append(e.arena.buf, p.literal...)
-			continue
-		}
-		mark := len(e.arena.buf)
-		s, ok := e.part(p)
+		s, ok := e.part(&x.parts[i])
 		if !ok {
-			e.arena.buf = e.arena.buf[:start]
 			return "", false
 		}
-		// What the part left in the arena on its way stands between mark and
-		// here: the text moves down over it. copy allows the overlap.
-		if len(e.arena.buf) > mark {
-			n := copy(e.arena.buf[mark:], s)
-			e.arena.buf = append(e.arena.buf[:mark+n], s[n:]...)
-		} else {
-			e.arena.buf = append(e.arena.buf, s...)
-		}
+		e.pieces = append(e.pieces, s)
+	}
+	start := len(e.arena.buf)
+	for _, s := range e.pieces {
+		e.arena.buf = append(e.arena.buf, s...)
 	}
 	return e.arena.since(start), true
 }
@@ -166,7 +156,7 @@ func (e *evaluator) present(slot int32) (string, bool) {
 // each slot remembers where it was.
 func (e *evaluator) elementOf(x *slot) (string, bool) {
 	at := x.last
-	if e.many[at].element > e.element || at < 0 {
+	if e.many[at].element > e.element {
 		at = x.first
 	}
 	for at >= 0 && e.many[at].element < e.element {

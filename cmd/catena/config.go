@@ -26,8 +26,8 @@ type config struct {
 	KafkaStart         string   `envconfig:"KAFKA_START" default:"earliest" desc:"where a new group starts: earliest or latest"`
 	KafkaTLS           bool     `envconfig:"KAFKA_TLS" default:"false" desc:"connect with TLS, system roots"`
 	KafkaSASLMechanism string   `envconfig:"KAFKA_SASL_MECHANISM" desc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty for none"`
-	KafkaUser          string   `envconfig:"KAFKA_USER" desc:"SASL user"`
-	KafkaPassword      string   `envconfig:"KAFKA_PASSWORD" secret:"true" desc:"SASL password"`
+	KafkaUser          string   `envconfig:"KAFKA_SASL_USER" desc:"SASL user"`
+	KafkaPassword      string   `envconfig:"KAFKA_SASL_PASSWORD" secret:"true" desc:"SASL password"`
 
 	TopicFormats map[string]string `envconfig:"TOPIC_FORMATS" desc:"fix the format of topics instead of recognising it: topic:source or topic:otlp_proto, comma separated"`
 

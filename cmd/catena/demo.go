@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -48,19 +47,19 @@ func demoStories() []story {
 	return []story{
 		{"1-agent", "An AI agent acts for a person", "Who asked for the customer data that was read from S3 and DynamoDB?",
 			"One chain from the login to every cloud call: exact where the span names the request, inferred where only time on the instance ties it.",
-			[]string{"alice.moreau@example.com"}},
+			[]string{"session:okta:102fixtureALICEdesk1", "session:gen_ai.conversation:conv-fixture-carol-0001"}},
 		{"2-cicd", "A pipeline deploys, changes a secret and rolls back", "Was each step the same identity, or was there delegation?",
 			"Deploy and secret used the run's own key; the rollback ran with a token minted for rollback-bot by that key: delegation, same root.",
-			[]string{"dana"}},
+			[]string{"session:github.run:8800001003"}},
 		{"3-jit", "A job gets access for half an hour", "Which commands ran under the grant, and what ran outside it?",
 			"The migration carries its grant; the last statement came after the window had closed.",
-			[]string{"frank"}},
+			[]string{"session:github.run:8800003001"}},
 		{"4-incident", "A stolen pod token", "Where was the token used, and what did it touch?",
 			"The token says one pod, the address says another: divergent.",
-			[]string{"billing-api"}},
+			[]string{"workload:k8s.pod_uid:6c9852d6-d286-47db-8ed0-2d3cbbb3e45a", "token:aws.access_key:ASIAFIXTUREIRSA00002"}},
 		{"5-policy", "Did each tool call have a decision, and did it respect it?", "Which tool call had none, and how was the person authenticated?",
 			"Decisions stand beside the calls they are about; one call has none. The login used a password only.",
-			[]string{"grace"}},
+			[]string{"session:okta:102fixtureGRACE00001"}},
 	}
 }
 
@@ -243,7 +242,7 @@ func (d *demo) wait(ctx context.Context, records int, ended <-chan error) error 
 
 // tell prints the stories and the statements to try.
 func (d *demo) tell(ctx context.Context) error {
-	p := &painter{d.env.stdout, d.env.terminal}
+	p := &painter{w: d.env.stdout, colour: d.env.terminal}
 	for i, s := range demoStories() {
 		fmt.Fprintf(d.env.stdout, "\n%s\n%s\n\n", p.paint(bold, fmt.Sprintf("Story %d. %s", i+1, s.title)), s.question)
 		if err := d.drawChains(ctx, p, s); err != nil {
@@ -254,7 +253,7 @@ func (d *demo) tell(ctx context.Context) error {
 	fmt.Fprintf(d.env.stdout, "\n%s\n", p.paint(bold, "Three statements to try"))
 	for _, q := range demoQueries() {
 		fmt.Fprintf(d.env.stdout, "\n%s\n\n", p.paint(cyan, q))
-		columns, rows, err := d.store.Query(ctx, q)
+		columns, rows, err := d.store.Query(ctx, q, 50)
 		if err != nil {
 			return fmt.Errorf("%s: %w", q, err)
 		}
@@ -271,12 +270,12 @@ func (d *demo) drawChains(ctx context.Context, p *painter, s story) error {
 			return err
 		}
 		slices.Reverse(chains) // oldest first
-		for _, id := range chains {
-			if drawn[id] {
+		for _, found := range chains {
+			if drawn[found.Chain] {
 				continue
 			}
-			drawn[id] = true
-			rows, err := d.store.Chain(ctx, id)
+			drawn[found.Chain] = true
+			rows, err := d.store.Chain(ctx, found.Chain, 0)
 			if err != nil {
 				return err
 			}
@@ -321,6 +320,3 @@ func printTable(w io.Writer, columns []string, rows [][]string) {
 		line(r)
 	}
 }
-
-// storyOf is the folder of a story's file.
-func storyOf(name string) string { return path.Base(path.Dir(name)) }

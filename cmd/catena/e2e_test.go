@@ -384,13 +384,13 @@ func grepSecrets(t *testing.T, store *clickhouse.Store, name string, c *catena) 
 	if strings.Contains(c.text(), "FIXTURESECRET") {
 		t.Error("a secret stands in the program's output")
 	}
-	_, tables, err := store.Query(t.Context(), "SELECT name FROM system.tables WHERE database = '"+name+"' AND engine LIKE '%MergeTree'")
+	_, tables, err := store.Query(t.Context(), "SELECT name FROM system.tables WHERE database = '"+name+"' AND engine LIKE '%MergeTree'", 0)
 	if err != nil || len(tables) < 4 {
 		t.Fatalf("tables: %v %v", tables, err)
 	}
 	cells := 0
 	for _, table := range tables {
-		_, rows, err := store.Query(t.Context(), "SELECT * FROM "+name+"."+table[0])
+		_, rows, err := store.Query(t.Context(), "SELECT * FROM "+name+"."+table[0], 1_000_000)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -459,7 +459,7 @@ func TestBadInput(t *testing.T) {
 	cmd := c.start("run")
 	awaitOffsets(t, store, n, c)
 	c.terminate(cmd)
-	_, rows, err := store.Query(t.Context(), "SELECT toString(offset), reason, error FROM dead_letters FINAL WHERE topic = 'mixed' AND partition = 0 ORDER BY offset")
+	_, rows, err := store.Query(t.Context(), "SELECT toString(offset), reason, error FROM dead_letters FINAL WHERE topic = 'mixed' AND partition = 0 ORDER BY offset", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -475,7 +475,7 @@ func TestBadInput(t *testing.T) {
 			t.Errorf("dead letter at %d: the error %q does not explain itself", offset, r[2])
 		}
 	}
-	_, count, err := store.Query(t.Context(), "SELECT toString(count()) FROM actions FINAL WHERE topic = 'mixed' AND grade = 'proven'")
+	_, count, err := store.Query(t.Context(), "SELECT toString(count()) FROM actions FINAL WHERE topic = 'mixed' AND grade = 'proven'", 0)
 	if err != nil || count[0][0] != strconv.Itoa(2*len(bad)) {
 		t.Errorf("%v good rows, want %d (%v)", count, 2*len(bad), err)
 	}

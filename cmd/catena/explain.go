@@ -30,6 +30,7 @@ The settings that apply: CATENA_CLICKHOUSE_ADDR, …_DATABASE, …_USER, …_PAS
 func runExplain(ctx context.Context, env *environment, c *command, args []string) error {
 	var fs flag.FlagSet
 	limit := fs.Int("limit", 10, "most chains to draw, newest first")
+	all := fs.Bool("all", false, "draw every row, also the spans and decisions that the line above tells")
 	format := fs.String("format", "text", "text, or json: the rows as in stitch")
 	rest, err := c.parse(env, &fs, args)
 	if err != nil {
@@ -50,7 +51,7 @@ func runExplain(ctx context.Context, env *environment, c *command, args []string
 		return err
 	}
 	defer func() { _ = store.Close() }()
-	x := explainer{store: store, env: env, json: *format == "json", p: &painter{env.stdout, env.terminal}}
+	x := explainer{store: store, env: env, json: *format == "json", p: &painter{w: env.stdout, colour: env.terminal, all: *all}}
 	return x.explain(ctx, rest[0], *limit)
 }
 
@@ -78,19 +79,32 @@ func (x *explainer) explain(ctx context.Context, what string, limit int) error {
 	if len(chains) == 0 {
 		return fmt.Errorf("nothing found for %q: it is no event, chain, key, principal, resource or address in the tables", what)
 	}
-	for i, id := range chains {
+	for i, found := range chains {
 		if i > 0 && !x.json {
 			fmt.Fprintln(x.env.stdout)
 		}
-		if err := x.chain(ctx, id); err != nil {
+		if err := x.found(ctx, found); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// found draws a chain, or the newest action where there is none, as for failed
+// logins.
+func (x *explainer) found(ctx context.Context, f clickhouse.Found) error {
+	if !f.Chain.IsZero() {
+		return x.chain(ctx, f.Chain)
+	}
+	a, err := x.store.Action(ctx, f.Event)
+	if err != nil || a == nil {
+		return err
+	}
+	return x.action(ctx, a)
+}
+
 func (x *explainer) chain(ctx context.Context, id schemas.ID) error {
-	rows, err := x.store.Chain(ctx, id)
+	rows, err := x.store.Chain(ctx, id, 0)
 	if err != nil {
 		return err
 	}

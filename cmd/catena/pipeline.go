@@ -48,7 +48,7 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 	if p.store, err = openStore(ctx, cfg); err != nil {
 		return nil, err
 	}
-	if err = p.store.Migrate(ctx); err != nil {
+	if _, err = p.store.Migrate(ctx); err != nil {
 		return nil, errors.Join(err, p.store.Close())
 	}
 	p.writer = sinks.NewWriter(p.store, sinks.Options{MaxRows: cfg.BatchRows, MaxAge: cfg.BatchAge, Done: p.durable, Log: log})
@@ -215,6 +215,15 @@ func (p *pipeline) lost(parts []ingest.Partition) {
 	for _, part := range parts {
 		p.engine.Unassign(part.Topic, part.Partition)
 		delete(p.heard, part)
+	}
+}
+
+// unreadable leaves a dead letter for what the consumer had to skip.
+func (p *pipeline) unreadable(u ingest.Unreadable) {
+	letter := schemas.DeadLetter{Reason: schemas.DeadTooLarge, Error: fmt.Sprintf("offsets %d to %d cannot be read: %v", u.From, u.Next-1, u.Err),
+		Evidence: schemas.Evidence{Topic: u.Topic, Partition: u.Partition.Partition, Offset: u.From}}
+	if err := p.writer.Append(&sinks.Batch{DeadLetters: []schemas.DeadLetter{letter}}); err != nil {
+		p.fault = err
 	}
 }
 

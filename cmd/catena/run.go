@@ -72,7 +72,7 @@ func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, n
 func (c *config) consumer(log *slog.Logger, p *pipeline) ingest.ConsumerOptions {
 	return ingest.ConsumerOptions{
 		Cluster: c.cluster(log), Group: c.KafkaGroup, Topics: c.KafkaTopics, Regex: c.KafkaTopicsRegex, Start: c.KafkaStart,
-		OnAssigned: p.assigned, OnRevoked: p.revoked, OnLost: p.lost,
+		OnAssigned: p.assigned, OnRevoked: p.revoked, OnLost: p.lost, OnUnreadable: p.unreadable,
 	}
 }
 
@@ -112,7 +112,11 @@ func runMigrate(ctx context.Context, env *environment, c *command, args []string
 		return err
 	}
 	defer func() { _ = store.Close() }()
-	if err := store.Migrate(ctx); err != nil {
+	applied, err := store.Migrate(ctx)
+	for _, name := range applied {
+		fmt.Fprintln(env.stdout, "applied", name)
+	}
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(env.stdout, "database %s is up to date\n", cfg.ClickHouseDatabase)

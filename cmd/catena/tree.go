@@ -19,12 +19,16 @@ type branch struct {
 	text     string
 	at       int64 // for order among siblings
 	children []*branch
+	like     string // equal for siblings that can be told in one line
 }
 
-// painter writes trees, in colour on a terminal.
+// painter writes trees, in colour on a terminal. Unless all is set, it leaves
+// out what repeats the line above: the protocol's spans of a tool call, the
+// records of its policy decisions, model calls, and runs of like actions.
 type painter struct {
 	w      io.Writer
 	colour bool
+	all    bool
 }
 
 const (
@@ -65,9 +69,13 @@ func (p *painter) chain(rows []*schemas.Action) {
 	}
 	t.top = &branch{}
 	for _, a := range rows {
-		t.place(a)
+		t.byID[a.ID] = &branch{text: t.line(a), at: a.TimeNanos, like: likeness(a)}
 	}
-	t.hang(rows)
+	for _, a := range rows {
+		if p.all || !t.folds(a) {
+			t.hang(a)
+		}
+	}
 	fmt.Fprintln(p.w, t.summary(rows))
 	p.branches(t.top.children, "")
 }
@@ -89,20 +97,25 @@ func ownCall(a *schemas.Action) schemas.Key {
 	return k
 }
 
-// place makes the action's line; hang finds its parent once all lines exist.
-func (t *chainTree) place(a *schemas.Action) {
-	t.byID[a.ID] = &branch{text: t.line(a), at: a.TimeNanos}
+// folds reports whether an action is told by the line above it.
+func (t *chainTree) folds(a *schemas.Action) bool {
+	told := t.byID[a.CauseID] != nil && (a.ProtocolSpan() || a.Class == schemas.ClassDecision)
+	modelCall := a.Class == schemas.ClassOther && !ownCall(a).IsZero()
+	return told || modelCall
 }
 
-func (t *chainTree) hang(rows []*schemas.Action) {
-	for _, a := range rows {
-		b := t.byID[a.ID]
-		parent := t.above(a)
-		if parent == nil || parent == b {
-			parent = t.anchor(a)
-		}
-		parent.children = append(parent.children, b)
+// likeness is equal for actions that differ in time and resource only.
+func likeness(a *schemas.Action) string {
+	return fmt.Sprint(a.Class, a.Event.Action, a.Outcome, a.Grade, a.Reason, a.Flags, a.GrantID, a.FirstKey(schemas.KindToken))
+}
+
+func (t *chainTree) hang(a *schemas.Action) {
+	b := t.byID[a.ID]
+	parent := t.above(a)
+	if parent == nil || parent == b {
+		parent = t.anchor(a)
 	}
+	parent.children = append(parent.children, b)
 }
 
 // above is the line of the action that drove this one: the span it runs in,
@@ -112,7 +125,7 @@ func (t *chainTree) above(a *schemas.Action) *branch {
 	for i := len(a.Hops) - 1; i >= 0; i-- {
 		k := a.Hops[i].Key
 		if k.Kind == schemas.KindCall && k != own {
-			if owner := t.calls[k]; owner != nil && owner.ID != a.ID {
+			if owner := t.calls[k]; owner != nil && owner.ID != a.ID && (t.p.all || !t.folds(owner)) {
 				return t.byID[owner.ID]
 			}
 		}
@@ -235,6 +248,9 @@ func (t *chainTree) summary(rows []*schemas.Action) string {
 
 func (p *painter) branches(list []*branch, indent string) {
 	slices.SortStableFunc(list, func(a, b *branch) int { return cmp.Compare(a.at, b.at) })
+	if !p.all {
+		list = fold(list)
+	}
 	for i, b := range list {
 		tee, pipe := "├─ ", "│  "
 		if i == len(list)-1 {
@@ -243,6 +259,25 @@ func (p *painter) branches(list []*branch, indent string) {
 		fmt.Fprintln(p.w, indent+p.paint(dim, tee)+b.text)
 		p.branches(b.children, indent+p.paint(dim, pipe))
 	}
+}
+
+// fold tells runs of four or more like siblings in two lines.
+func fold(list []*branch) []*branch {
+	var out []*branch
+	for i := 0; i < len(list); {
+		j := i + 1
+		for j < len(list) && list[i].like != "" && list[j].like == list[i].like && len(list[i].children)+len(list[j].children) == 0 {
+			j++
+		}
+		out = append(out, list[i])
+		if n := j - i; n >= 4 {
+			out = append(out, &branch{text: fmt.Sprintf("… and %d more like it until %s", n-1, clock(list[j-1].at)), at: list[j-1].at})
+		} else {
+			out = append(out, list[i+1:j]...)
+		}
+		i = j
+	}
+	return out
 }
 
 func clock(nanos int64) string { return time.Unix(0, nanos).UTC().Format("15:04:05.000") }

@@ -11,33 +11,33 @@
 CREATE TABLE IF NOT EXISTS actions
 (
     event_id         UUID,
-    event_time       DateTime64(6, 'UTC') CODEC(Delta, Default),
+    event_time       DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
     -- An instant ends when it begins, so that "ended_at >= x" needs no special case.
-    ended_at         DateTime64(6, 'UTC') CODEC(Delta, Default),
+    ended_at         DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
     source           LowCardinality(String),
     class            LowCardinality(String),
     action           LowCardinality(String),
-    resource         String,
+    resource         String CODEC(ZSTD(1)),
     outcome          LowCardinality(String),
     tenant           LowCardinality(String),
     actor_kind       LowCardinality(String),
-    actor_id         String,                 -- namespace:value
-    actor_name       String,
-    token            String,                 -- the first key of the kind; keys has them all
-    session          String,
-    workload         String,
-    request          String,
-    trace_id         String,
-    span_id          String,
-    source_ip        String,                 -- text: some sources put a service's name here
-    user_agent       String,
+    actor_id         String CODEC(ZSTD(1)),      -- namespace:value
+    actor_name       String CODEC(ZSTD(1)),
+    token            String CODEC(ZSTD(1)),      -- the first key of the kind; keys has them all
+    session          String CODEC(ZSTD(1)),
+    workload         String CODEC(ZSTD(1)),
+    request          String CODEC(ZSTD(1)),
+    trace_id         String CODEC(ZSTD(1)),
+    span_id          String CODEC(ZSTD(1)),
+    source_ip        String CODEC(ZSTD(1)),      -- text: some sources put a service's name here
+    user_agent       String CODEC(ZSTD(1)),
 
     grade            LowCardinality(String),
     reason           LowCardinality(String),
-    chain_id         UUID,                   -- zero when the action belongs to no chain
-    root_kind        LowCardinality(String), -- empty when the root is unknown
-    root_id          String,                 -- namespace:value
-    root_name        String,
+    chain_id         UUID,                       -- zero when the action belongs to no chain
+    root_kind        LowCardinality(String),     -- empty when the root is unknown
+    root_id          String CODEC(ZSTD(1)),      -- namespace:value
+    root_name        String CODEC(ZSTD(1)),
     -- From the root to the actor. hops.key is the array of the keys alone. A lent hop is a login that
     -- was found by name and time: it tells mfa and auth_method and changes neither grade nor chain.
     hops             Array(Tuple(
@@ -47,21 +47,21 @@ CREATE TABLE IF NOT EXISTS actions
                          strength LowCardinality(String),
                          proof    UUID,
                          at       DateTime64(9, 'UTC'),
-                         lent     Bool)),
+                         lent     Bool)) CODEC(ZSTD(1)),
     depth            UInt16,
-    frontier         String,                 -- the key at which the walk stopped; empty when it reached a root
-    cause_id         UUID,                   -- event_id of the tool call that drove it; zero when none is known
+    frontier         String CODEC(ZSTD(1)),      -- the key at which the walk stopped; empty when it reached a root
+    cause_id         UUID,                       -- event_id of the tool call that drove it; zero when none is known
     cause_grade      LowCardinality(String),
     candidates       Array(Tuple(
                          parent String,
                          root   String,
-                         proof  UUID)),
+                         proof  UUID)) CODEC(ZSTD(1)),
 
-    authority        String,
-    scopes           String,                 -- separated by blanks, as the record has them
-    grant_id         String,
+    authority        String CODEC(ZSTD(1)),
+    scopes           String CODEC(ZSTD(1)),      -- separated by blanks, as the record has them
+    grant_id         String CODEC(ZSTD(1)),
     policy_decision  LowCardinality(String),
-    policy_id        String,
+    policy_id        String CODEC(ZSTD(1)),
     auth_method      LowCardinality(String),
     mfa              LowCardinality(String),
     flags            Array(LowCardinality(String)),
@@ -70,25 +70,25 @@ CREATE TABLE IF NOT EXISTS actions
     -- be compared with what sha256sum prints; under ZSTD it takes little more than the 32 bytes.
     topic            LowCardinality(String),
     partition        Int32,
-    offset           Int64 CODEC(Delta, Default),
+    offset           Int64 CODEC(Delta, ZSTD(1)),
     record_index     Int32,
-    raw_sha256       String,
-    ingested_at      DateTime64(6, 'UTC') CODEC(Delta, Default),
+    raw_sha256       String CODEC(ZSTD(1)),
+    ingested_at      DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
     -- The database's own clock at the insert, so that latencies are measured by one clock.
-    attributed_at    DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') CODEC(Delta, Default),
-    version          UInt64 CODEC(Delta, Default),
-    attributes       Map(LowCardinality(String), String),
+    attributed_at    DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    version          UInt64 CODEC(Delta, ZSTD(1)),
+    attributes       Map(LowCardinality(String), String) CODEC(ZSTD(1)),
 
     -- What a restart needs beyond the columns above to go on exactly where it stopped: every key, and
     -- the times to the nanosecond, since order within a microsecond decides which mint comes first.
-    keys             Array(String),
+    keys             Array(String) CODEC(ZSTD(1)),
     redacted         Bool,
-    decision         LowCardinality(String), -- what this event itself decided, if it is a policy decision
-    decision_id      String,
-    decision_policy  String,
-    time_nanos       Int64 CODEC(Delta, Default),
-    ended_nanos      Int64 CODEC(Delta, Default), -- 0 for an instant
-    resolution_nanos Int64 CODEC(Delta, Default),
+    decision         LowCardinality(String),     -- what this event itself decided, if it is a policy decision
+    decision_id      String CODEC(ZSTD(1)),
+    decision_policy  String CODEC(ZSTD(1)),
+    time_nanos       Int64 CODEC(Delta, ZSTD(1)),
+    ended_nanos      Int64 CODEC(Delta, ZSTD(1)), -- 0 for an instant
+    resolution_nanos Int64 CODEC(Delta, ZSTD(1)),
 
     -- So that a restart and a question about a time range skip what had ended before it.
     INDEX by_end      ended_at  TYPE minmax GRANULARITY 1,
@@ -110,16 +110,10 @@ CREATE TABLE IF NOT EXISTS actions
 )
 ENGINE = ReplacingMergeTree(version)
 -- By month, not by day: an insert makes one part for each partition it touches, and late records,
--- replays and backfills touch many days.
+-- replays and backfills touch many days. To keep a year, for instance:
+--     ALTER TABLE actions MODIFY TTL toDateTime(event_time) + INTERVAL 1 YEAR
 PARTITION BY toYYYYMM(event_time)
 -- Only what can never change for an event may stand here, or a later version would not replace the
 -- earlier one; hence no grade and no chain. Rows of one source and time lie together, which is what
 -- a chain looks like.
-ORDER BY (toStartOfHour(event_time), source, event_time, event_id)
--- Written with the server's quick codec, which takes a fifth less of its time, and pressed harder once
--- rows have stopped changing. To keep a year, for instance, add to it:
---     ALTER TABLE actions MODIFY TTL toDateTime(attributed_at) + INTERVAL 1 DAY RECOMPRESS CODEC(ZSTD(1)),
---         toDateTime(event_time) + INTERVAL 1 YEAR DELETE
-TTL toDateTime(attributed_at) + INTERVAL 1 DAY RECOMPRESS CODEC(ZSTD(1))
--- A batch of 50,000 rows stays one file for all columns instead of one for each: a fifth less again.
-SETTINGS min_bytes_for_wide_part = 134217728;
+ORDER BY (toStartOfHour(event_time), source, event_time, event_id);

@@ -5,25 +5,25 @@
 -- for always in `from`, and for not known in `until` and expires.
 CREATE TABLE IF NOT EXISTS bindings
 (
-    child        String,                     -- kind:namespace:value
-    parent       String,                     -- empty for the relations ended and revoked
-    child_name   String,
-    parent_name  String,
+    child        String CODEC(ZSTD(1)),          -- kind:namespace:value
+    parent       String CODEC(ZSTD(1)),          -- empty for the relations ended and revoked
+    child_name   String CODEC(ZSTD(1)),
+    parent_name  String CODEC(ZSTD(1)),
     relation     LowCardinality(String),
     strength     LowCardinality(String),
-    from         DateTime64(9, 'UTC'),
-    until        DateTime64(9, 'UTC'),
-    expires      DateTime64(9, 'UTC'),       -- stated by the record, not enforced by the issuer
+    from         DateTime64(9, 'UTC') CODEC(ZSTD(1)),
+    until        DateTime64(9, 'UTC') CODEC(ZSTD(1)),
+    expires      DateTime64(9, 'UTC') CODEC(ZSTD(1)), -- stated by the record, not enforced by the issuer
     auth_method  LowCardinality(String),
     mfa          LowCardinality(String),
     source       LowCardinality(String),
-    proof        UUID,                       -- event_id of the event that shows it
-    proof_time   DateTime64(9, 'UTC'),
+    proof        UUID,                           -- event_id of the event that shows it
+    proof_time   DateTime64(9, 'UTC') CODEC(ZSTD(1)),
     topic        LowCardinality(String),
     partition    Int32,
     offset       Int64,
     record_index Int32,
-    raw_sha256   String,
+    raw_sha256   String CODEC(ZSTD(1)),
     ingested_at  DateTime64(6, 'UTC'),
     version      UInt64,
 

@@ -8,9 +8,9 @@ CREATE TABLE IF NOT EXISTS dead_letters
     offset       Int64,
     record_index Int32,
     reason       LowCardinality(String),
-    error        String,
-    bytes        String,                     -- any bytes, not always text; secrets replaced, cut to a limit
-    raw_sha256   String,
+    error        String CODEC(ZSTD(1)),
+    bytes        String CODEC(ZSTD(1)),          -- any bytes, not always text; secrets replaced, cut to a limit
+    raw_sha256   String CODEC(ZSTD(1)),
     ingested_at  DateTime64(6, 'UTC'),
     failed_at    DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
 )
@@ -22,8 +22,8 @@ CREATE TABLE IF NOT EXISTS progress
 (
     topic      LowCardinality(String),
     partition  Int32,
-    offset     Int64,                        -- the next one to read: everything below is in the tables
-    watermark  DateTime64(9, 'UTC'),         -- no earlier event time is still expected
+    offset     Int64,                            -- the next one to read: everything below is in the tables
+    watermark  DateTime64(9, 'UTC'),             -- no earlier event time is still expected
     -- The database's clock ranks the writes of all instances. A late write of a former owner lowers
     -- the row for a moment; what it says stays true, and the owner's next write raises it again.
     updated_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')

@@ -204,6 +204,11 @@ func (p *parser) field(f *Fields, key, at string, v *yaml.Node) bool {
 			return false
 		}
 		*t = p.template(v, at)
+		if key == "bind_only" && *t != nil {
+			if _, ok := (*t).Literal(); !ok {
+				p.fault(v, at, "is not a plain word: skips are counted by it")
+			}
+		}
 	}
 	return true
 }

@@ -1,7 +1,7 @@
 package clickhouse
 
 import (
-	"context"
+	"io"
 	"testing"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/column"
@@ -13,30 +13,39 @@ import (
 
 const benchRows = 50_000
 
-// BenchmarkEncode is what a row costs before it leaves this process, into the
-// driver's columns.
+// BenchmarkEncode is what a row costs before it leaves this process: as the
+// body of an HTTP request, and into the driver's columns.
 func BenchmarkEncode(b *testing.B) {
 	rows := sinktest.Actions(benchRows)
 	t := newTables().actions
-	types := columnTypes(b)
-	b.ReportAllocs()
-	for b.Loop() {
-		t.reset()
-		for _, a := range rows {
-			t.add(a)
-		}
-		if err := t.fill(driverColumns(b, t, types)); err != nil {
-			b.Fatal(err)
-		}
+	encode := map[string]func() error{
+		"http": func() error {
+			_, err := io.Copy(io.Discard, &body[schemas.Action]{table: t})
+			return err
+		},
+		"native": func() error { return t.fill(driverColumns(b, t)) },
 	}
-	perRow(b, benchRows)
+	for _, protocol := range []string{"http", "native"} {
+		b.Run(protocol, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				t.reset()
+				for _, a := range rows {
+					t.add(a)
+				}
+				if err := encode[protocol](); err != nil {
+					b.Fatal(err)
+				}
+			}
+			perRow(b, benchRows)
+		})
+	}
 }
 
 // BenchmarkEncodeByAppend is the same by the driver's own Append, for a few of
 // the columns: it is what Encode is measured against.
 func BenchmarkEncodeByAppend(b *testing.B) {
 	rows := sinktest.Actions(benchRows)
-	types := columnTypes(b)
 	b.Run("hops", func(b *testing.B) {
 		type hop struct {
 			Key      string `ch:"key"`
@@ -49,7 +58,7 @@ func BenchmarkEncodeByAppend(b *testing.B) {
 		}
 		b.ReportAllocs()
 		for b.Loop() {
-			col := driverColumn(b, "hops", types["hops"])
+			col := driverColumn(b, "hops")
 			for _, a := range rows {
 				hops := make([]hop, len(a.Hops))
 				for i, h := range a.Hops {
@@ -65,7 +74,7 @@ func BenchmarkEncodeByAppend(b *testing.B) {
 	b.Run("hops as slices", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			col := driverColumn(b, "hops", types["hops"])
+			col := driverColumn(b, "hops")
 			for _, a := range rows {
 				hops := make([][]any, len(a.Hops))
 				for i, h := range a.Hops {
@@ -81,7 +90,7 @@ func BenchmarkEncodeByAppend(b *testing.B) {
 	b.Run("one word", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			col := driverColumn(b, "source", types["source"])
+			col := driverColumn(b, "source")
 			for _, a := range rows {
 				if err := col.AppendRow(a.Source); err != nil {
 					b.Fatal(err)
@@ -134,32 +143,15 @@ func perRow(b *testing.B, rows int) {
 	b.ReportMetric(float64(b.N*rows)/b.Elapsed().Seconds(), "rows/s")
 }
 
-// columnTypes asks the engine for the types of the columns of actions.
-func columnTypes(b *testing.B) map[string]string {
-	b.Helper()
-	s := migrated(b)
-	_, all, err := s.Query(context.Background(), "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = 'actions'", 0)
-	if err != nil {
-		b.Fatal(err)
+// driverColumn makes the driver's column for one of actions.
+func driverColumn(b *testing.B, name string) column.Interface {
+	t := newTables().actions
+	all := driverColumns(b, t)
+	for i, c := range t.columns {
+		if c.name == name {
+			return all[i]
+		}
 	}
-	types := map[string]string{}
-	for _, r := range all {
-		types[r[0]] = r[1]
-	}
-	return types
-}
-
-func driverColumns(b *testing.B, t *table[schemas.Action], types map[string]string) (all []column.Interface) {
-	for _, c := range t.columns {
-		all = append(all, driverColumn(b, c.name, types[c.name]))
-	}
-	return all
-}
-
-func driverColumn(b *testing.B, name, typ string) column.Interface {
-	c, err := column.Type(typ).Column(name, &column.ServerContext{})
-	if err != nil {
-		b.Fatal(name, err)
-	}
-	return c
+	b.Fatal("no column", name)
+	return nil
 }

@@ -620,10 +620,10 @@ func TestHTTPClientGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel()
+	_ = feed.CloseWithError(context.Canceled) // the client's transport waits for its body's reader
 	if err := <-ended; err == nil {
 		t.Fatal("the insert succeeded")
 	}
-	_ = feed.Close()
 	for deadline := time.Now().Add(10 * time.Second); mustQuery(t, "SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO %gone%'") != "0"; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the insert still runs")
