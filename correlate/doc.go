@@ -17,10 +17,14 @@
 // Invariants:
 //   - An edge set is merged, never overwritten by what came last: of equal
 //     bindings the one with the earliest proof stays.
+//   - Two mints so near to a use that the clocks cannot order them compete, and
+//     so do exact bindings that contradict each other: unless all lead to one
+//     root, the row is ambiguous. What is called proven must be true.
 //   - Whatever chooses between candidates orders them by time, then by id or
 //     key, never by arrival and never by map order.
 //   - Parents are looked up by key at each step. An edge holds no pointer to
-//     its parent, so that an evicted key leaves no memory behind.
+//     its parent, so that an evicted key leaves no memory behind. Rows that
+//     rest on an evicted key are frozen: resolved again they would say less.
 //   - Event time decides everything. A row waits until the watermark has
 //     passed it by the allowed lateness (watermark.go), then leaves.
 //

@@ -344,7 +344,11 @@ func (w *world) call(span, parent, pod, p schemas.Key, from, until time.Duration
 		req := w.key(schemas.KindRequest, "aws")
 		at := from + time.Duration(w.rng.Int64N(int64((until-from)/tick)))*tick
 		ev := w.record(sysCloud, at, schemas.ClassDataAccess, "effect", p, pod)
-		ev.Keys = []schemas.Key{req, w.cred(pod)}
+		ev.Keys, ev.SourceIP = []schemas.Key{req, w.cred(pod)}, pick(w.rng, []string{"", "10.0.0.1", "10.0.0.2", "203.0.113.9"})
+		if w.rng.IntN(3) == 0 { // the owner's copy of the same request
+			twin := w.record(sysCloud, at, schemas.ClassDataAccess, "twin")
+			twin.Keys = []schemas.Key{req}
+		}
 		if w.rng.IntN(2) == 0 {
 			link := w.record(sysAgent, at, schemas.ClassOther, "link")
 			link.BindOnly = "plain_span"

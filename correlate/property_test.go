@@ -66,8 +66,14 @@ func TestMemoryBound(t *testing.T) {
 	if tab.rows[early.ID].Grade != schemas.GradeProven {
 		t.Fatalf("before the flood: %v", tab.rows[early.ID].Grade)
 	}
+	bob := schemas.Key{Kind: schemas.KindHuman, Namespace: "email", Value: "bob"}
 	for i := range 400 {
 		k := schemas.Key{Kind: schemas.KindToken, Namespace: "jti", Value: fmt.Sprint("flood", i)}
+		if i%20 == 0 { // keeps the row's other key in memory
+			touch := schemas.Event{ID: schemas.MakeID("touch", fmt.Sprint(i)), TimeNanos: noon + 1, BindOnly: "x"}
+			touch.Makes = []schemas.Binding{bind(early.Keys[1], bob, schemas.RelationAuthenticated, schemas.StrengthStated, noon+int64(time.Hour), 0)}
+			say(touch)
+		}
 		ev := schemas.Event{ID: schemas.MakeID("flood", fmt.Sprint(i)), TimeNanos: noon + int64(i), BindOnly: "x"}
 		ev.Makes = []schemas.Binding{bind(k, alice, schemas.RelationIssued, schemas.StrengthExact, noon, 0)}
 		say(ev)
@@ -253,6 +259,40 @@ use 5s api_call x
 				t.Errorf("got:\n%s\nwant:\n%s", got, want)
 			}
 		})
+	}
+}
+
+// TestRestoreKeepsTheCause: the tool call and its decision are too old to be
+// taken back with the row that they caused. The row must not become poorer
+// when something else about it is learned.
+func TestRestoreKeepsTheCause(t *testing.T) {
+	s := parseScript(t, `
+tool 0s tool_call execute_tool span=T/t
+  make call:span:T/t <- session:conv:C ran_as exact always
+ask 1s decision opa decision=deny/d1
+  key call:span:T/t
+effect 5s api_call x
+  key request:aws:R
+  make request:aws:R <- call:span:T/t invoked exact
+poke 6s login l
+  make session:conv:C <- human:email:alice authenticated exact always
+logout 3s session logout
+  end session:conv:C
+`)
+	events := s.events()
+	tab := newTable()
+	var out Output
+	New(Config{}).Process(&out, events[:4])
+	tab.write(&out)
+	before := *tab.rows[events[2].ID]
+	e := New(Config{})
+	e.Assign("t", 0, 2)
+	e.Restore(&out, tab.loadBindings(), []*schemas.Action{&before})
+	e.Process(&out, events[4:])
+	tab.write(&out)
+	after := tab.rows[events[2].ID]
+	if after.CauseID != events[0].ID || after.CauseGrade != schemas.CauseExact || after.PolicyDecision != schemas.VerdictDeny || after.Flags&schemas.FlagDeniedButDone == 0 {
+		t.Errorf("cause %v %v, policy %v, flags %v", after.CauseID, after.CauseGrade, after.PolicyDecision, after.Flags)
 	}
 }
 

@@ -28,9 +28,9 @@ func (e *Engine) resolve(r *row) bool {
 	w := e.walkerFor(r)
 	paths := w.all(&now.Event)
 	e.attribute(now, paths, hops)
-	why := w.findCause(now, paths)
+	why := e.shareCause(now, w.findCause(now, paths))
 	e.findGrant(now, w, paths)
-	e.findDecision(now, why)
+	e.findDecision(now, r, why)
 	e.findAssurance(now, w, paths)
 	e.compare(now, w, paths)
 	if now.PolicyDecision == schemas.VerdictDeny && now.Class != schemas.ClassDecision && now.Outcome == schemas.OutcomeSuccess {
@@ -39,11 +39,28 @@ func (e *Engine) resolve(r *row) bool {
 	if now.Class == schemas.ClassDecision {
 		e.judge(r, now, why)
 	}
+	if r.restored && e.rows[before.CauseID] == nil {
+		keepCause(before, now)
+	}
 	if before.Version != 0 && same(before, now) {
 		return false
 	}
 	r.act = now
 	return true
+}
+
+// keepCause keeps what a restored row told of a cause that did not come back
+// with it, as long as its path is the same: a restart takes back the rows that
+// may still become better, and not all the older calls that those rest on.
+func keepCause(before, now *schemas.Action) {
+	if before.CauseID.IsZero() || now.CauseGrade != schemas.CauseNone || !slices.EqualFunc(before.Hops, now.Hops, func(a, b schemas.Hop) bool { return a.Key == b.Key }) {
+		return
+	}
+	now.CauseID, now.CauseGrade = before.CauseID, before.CauseGrade
+	if now.PolicyDecision == schemas.VerdictNone {
+		now.PolicyDecision, now.PolicyID = before.PolicyDecision, before.PolicyID
+		now.Flags |= before.Flags & schemas.FlagDeniedButDone
+	}
 }
 
 // flagsOfRecord are the flags that come from the record and its arrival; all
@@ -220,7 +237,7 @@ func provesItself(a *schemas.Action, b *schemas.Binding, before []schemas.Hop) b
 	}
 	for i := 1; i < len(before); i++ {
 		h := &before[i]
-		if h.Proof == a.ID && h.Key == b.Child && h.Relation == b.Relation && h.Strength == b.Strength && !before[i-1].Lent && before[i-1].Key == b.Parent {
+		if b.FromNanos == 0 && h.Proof == a.ID && h.Key == b.Child && h.Relation == b.Relation && h.Strength == b.Strength && !before[i-1].Lent && before[i-1].Key == b.Parent {
 			return true
 		}
 	}
@@ -333,6 +350,50 @@ func (w *walker) causeOf(p *path) cause {
 	return oneOf(p.causes, protocol)
 }
 
+// shareCause tells the cause of a row to the other records of its request, and
+// takes theirs where it has none of its own: all of them are one request.
+func (e *Engine) shareCause(a *schemas.Action, own cause) cause {
+	request := a.FirstKey(schemas.KindRequest)
+	if request.IsZero() {
+		return own
+	}
+	n := e.state.intern(request, 0)
+	e.tellCause(n, a.ID, own)
+	if own.grade > schemas.CauseAmbiguous {
+		return own
+	}
+	theirs := make([]cause, 0, len(n.told))
+	for _, t := range n.told {
+		if t.event != a.ID && t.cause.event != a.ID {
+			theirs = append(theirs, t.cause)
+		}
+	}
+	if c := oneOf(theirs, cause{}); c.grade > own.grade {
+		a.CauseID, a.CauseGrade = c.event, c.grade
+		return c
+	}
+	return own
+}
+
+// tellCause notes at a request what one of its records knows of the cause.
+func (e *Engine) tellCause(n *node, event schemas.ID, c cause) {
+	i, found := slices.BinarySearchFunc(n.told, event, func(t toldCause, id schemas.ID) int { return compareIDs(t.event, id) })
+	known := !c.event.IsZero()
+	switch {
+	case found && known && n.told[i].cause == c, !found && !known:
+		return
+	case found && known:
+		n.told[i].cause = c
+	case found:
+		n.told = slices.Delete(n.told, i, i+1)
+		e.state.grow(n, -toldBytes)
+	default:
+		n.told = slices.Insert(n.told, i, toldCause{event, c})
+		e.state.grow(n, toldBytes)
+	}
+	e.wake(n)
+}
+
 func (w *walker) causesOf(paths []path) []cause {
 	out := make([]cause, len(paths))
 	for i := range paths {
@@ -426,7 +487,7 @@ func (e *Engine) grantsOf(a *schemas.Action, paths []path) (out []schemas.Key) {
 // findDecision attaches the policy decisions about the row's own call, or
 // about the tool call that caused it. Deny wins. A tool call inside another
 // does not inherit: whether it was itself decided upon is the question.
-func (e *Engine) findDecision(a *schemas.Action, why cause) {
+func (e *Engine) findDecision(a *schemas.Action, r *row, why cause) {
 	if a.Class == schemas.ClassDecision {
 		a.PolicyDecision, a.PolicyID = a.Decision.Verdict, a.Decision.ID
 		return
@@ -442,9 +503,9 @@ func (e *Engine) findDecision(a *schemas.Action, why cause) {
 	}
 	inherits := a.Class != schemas.ClassToolCall || a.ProtocolSpan()
 	if len(found) == 0 && inherits && !why.call.IsZero() {
-		if n := e.state.find(why.call); n != nil {
-			found = n.decisions
-		}
+		n := e.state.intern(why.call, 0)
+		e.state.depend(n, r)
+		found = n.decisions
 	}
 	for _, d := range found {
 		if d.verdict > a.PolicyDecision {

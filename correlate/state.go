@@ -19,6 +19,7 @@ const (
 	dependentBytes = 24
 	downBytes      = 40
 	decisionBytes  = 96
+	toldBytes      = 80
 )
 
 // node is what is known of one key.
@@ -30,9 +31,10 @@ type node struct {
 
 	endedNanos, revokedNanos int64 // zero: not seen
 
-	call      call       // set when the key is a tool call's span whose event was seen
-	decisions []decision // policy decisions about this call, ordered
-	firstUse  use        // earliest use of a token, for new_source_ip
+	call      call        // set when the key is a tool call's span whose event was seen
+	decisions []decision  // policy decisions about this call, ordered
+	told      []toldCause // of a request: what its records know of the cause, by event
+	firstUse  use         // earliest use of a token, for new_source_ip
 
 	chainID  schemas.ID // of the chain that starts here, on chainDay; zero: not yet asked
 	chainDay int64
@@ -64,6 +66,12 @@ type decision struct {
 	event   schemas.ID
 	verdict schemas.Verdict
 	id      string
+}
+
+// toldCause is what one record of a request knows of the cause of them all.
+type toldCause struct {
+	event schemas.ID
+	cause cause
 }
 
 // use is one use of a token: where from, and when.
@@ -335,7 +343,7 @@ func (s *state) release(r *row) {
 // blank reports whether nothing is known of a key but that somebody asked:
 // most events bring a request id that nobody will ever speak of again.
 func (n *node) blank() bool {
-	return len(n.up)+len(n.grants)+len(n.down)+len(n.decisions) == 0 && n.call.event.IsZero() &&
+	return len(n.up)+len(n.grants)+len(n.down)+len(n.decisions)+len(n.told) == 0 && n.call.event.IsZero() &&
 		n.firstUse.ip == "" && n.endedNanos == 0 && n.revokedNanos == 0
 }
 

@@ -39,7 +39,7 @@ func (t *table) write(out *Output) {
 
 func (t *table) apply(rows []*schemas.Action, bindings []schemas.Binding) {
 	for _, a := range rows {
-		if old := t.rows[a.ID]; old == nil || a.Version >= old.Version {
+		if old := t.rows[a.ID]; old == nil || a.Version > old.Version {
 			t.rows[a.ID] = a
 		}
 	}
@@ -84,7 +84,7 @@ func (t *table) loadBindings() (out []schemas.Binding) {
 		case !found:
 			at[id] = len(out)
 			out = append(out, b)
-		case b.Version >= out[i].Version:
+		case b.Version > out[i].Version:
 			out[i] = b
 		}
 	}
@@ -487,7 +487,9 @@ func checkEngine(t testing.TB, e *Engine) {
 	for _, k := range e.state.nodes.Keys() {
 		n, _ := e.state.nodes.Peek(k)
 		sum += n.bytes
-		if n.bytes < nodeBytes || n.done < 0 || n.done > len(n.rows) || n.gone {
+		least := nodeBytes + len(k.Namespace) + len(k.Value) + edgeBytes*(len(n.up)+len(n.grants)) + downBytes*len(n.down) +
+			decisionBytes*len(n.decisions) + dependentBytes*len(n.rows)
+		if n.bytes < least || n.done < 0 || n.done > len(n.rows) || n.gone {
 			t.Fatalf("%v: %d bytes, %d of %d rows done, gone %v", k, n.bytes, n.done, len(n.rows), n.gone)
 		}
 	}

@@ -114,7 +114,8 @@ type Decoder struct {
 	base     int      // where the text at hand begins in the record; negative in text that was unwrapped
 	hint     handed   // what a list hands down to its items
 	id       []string // scratch
-	buf      []byte   // scratch
+	otlp     otlpWriter
+	trace    *tracer // of Recognise; usually nil
 }
 
 // shared is what all clones of a decoder have in common; it never changes.
@@ -323,6 +324,9 @@ func (d *Decoder) settle(p *program, start, end, level int) {
 		return
 	}
 	winner := d.winner(p)
+	if d.trace != nil {
+		d.trace.found(d, winner, doc)
+	}
 	if winner == nil {
 		d.unknown(doc)
 		return
@@ -608,7 +612,7 @@ func (d *Decoder) addKeys(p *program, ev *schemas.Event) {
 			k := d.key(&en.key)
 			if k.IsZero() {
 				ev.Redacted = ev.Redacted || d.eval.hidden
-			} else if !slices.Contains(d.out.keys[start:], k) {
+			} else if !slices.Contains(recent(d.out.keys[start:]), k) {
 				d.out.keys = append(d.out.keys, k)
 			}
 		}
@@ -636,6 +640,10 @@ func (d *Decoder) addMakes(p *program, ev *schemas.Event) {
 		ev.Makes = d.out.makes[start:n:n]
 	}
 }
+
+// recent is as far back as repetitions are looked for: rules repeat what other
+// rules say, arrays of thousands of elements need not be compared pair by pair.
+func recent[T any](list []T) []T { return list[max(0, len(list)-64):] }
 
 // addMake appends a binding, if both its ends are there and differ: a login's
 // mint names one thing as both, and has no parent key.
@@ -665,7 +673,7 @@ func (d *Decoder) addMake(en *makeEntry, ev *schemas.Event, start int) {
 	if b.Relation == schemas.RelationAuthenticated {
 		b.AuthMethod, b.MFA = ev.AuthMethod, ev.MFA
 	}
-	if !slices.Contains(d.out.makes[start:], b) {
+	if !slices.Contains(recent(d.out.makes[start:]), b) {
 		d.out.makes = append(d.out.makes, b)
 	}
 }

@@ -58,20 +58,12 @@ type walker struct {
 	items  int     // elements of all groups
 	limit  int     // of items
 	arena  *arena  // for what had to be decoded
-}
 
-// run walks over a whole document: one value, with nothing but white space
-// behind it up to the returned position. Whoever wants a document to end there
-// looks at what follows.
-func (w *walker) run(t *trie, s string) (end int) {
-	w.begin(t)
-	w.open(s)
-	w.depth = 0
-	p := w.blanks(0)
-	if p = w.at(p, t.root); p < 0 {
-		return -1
-	}
-	return w.blanks(p)
+	// The array that was entered last of those that a slot wants: where to look
+	// for whole items in a document that breaks off.
+	opened     *node
+	openedAt   int
+	openedWalk uint32
 }
 
 // begin forgets the walk before.
@@ -128,6 +120,9 @@ func (w *walker) at(p int, n *node) int {
 		}
 		return p
 	case '[':
+		if n.slot >= 0 {
+			w.opened, w.openedAt, w.openedWalk = n, p, w.walk
+		}
 		if p = w.array(p, n); p >= 0 && n.slot >= 0 {
 			w.put(n, value{text: w.s[start:p], kind: kindArray})
 		}

@@ -414,7 +414,7 @@ func hexDigit(c byte) (byte, bool) {
 	case '0' <= c && c <= '9':
 		return c - '0', true
 	case 'a' <= c|0x20 && c|0x20 <= 'f':
-		return c|0x20 - 'a' + 10, true
+		return c | 0x20 - 'a' + 10, true
 	}
 	return 0, false
 }
@@ -423,4 +423,41 @@ func hexDigit(c byte) (byte, bool) {
 // as long as the string lives.
 func text(b []byte) string {
 	return unsafe.String(unsafe.SliceData(b), len(b))
+}
+
+// members calls f with each member of the object at p, which must be whole:
+// its name as written, and where its value lies. It stops when f returns false.
+func (c *cursor) members(p int, f func(name string, start, end int) bool) {
+	p = c.blanks(p + 1)
+	for p < len(c.s) && c.s[p] == '"' {
+		e := c.str(p + 1)
+		if e < 0 {
+			return
+		}
+		name := c.s[p+1 : e]
+		start := c.afterName(e)
+		if start < 0 {
+			return
+		}
+		if p = c.value(start); p < 0 || !f(name, start, p) {
+			return
+		}
+		if p = c.blanks(p); p < len(c.s) && c.s[p] == ',' {
+			p = c.blanks(p + 1)
+		}
+	}
+}
+
+// elements calls f with each element of the array at p, which must be whole.
+func (c *cursor) elements(p int, f func(start, end int) bool) {
+	p = c.blanks(p + 1)
+	for p < len(c.s) && c.s[p] != ']' {
+		start := p
+		if p = c.value(p); p < 0 || !f(start, p) {
+			return
+		}
+		if p = c.blanks(p); p < len(c.s) && c.s[p] == ',' {
+			p = c.blanks(p + 1)
+		}
+	}
 }

@@ -20,6 +20,7 @@ type trie struct {
 // slotInfo is what is known of a slot before any record is read.
 type slotInfo struct {
 	path sources.Path
+	node *node
 	star int32 // its group; -1 for one value at most
 }
 
@@ -79,7 +80,7 @@ func (t *trie) slot(p sources.Path) int32 {
 		n = t.child(n, p[:i+1])
 	}
 	n.slot = int32(len(t.slots))
-	t.slots = append(t.slots, slotInfo{path: p, star: n.star})
+	t.slots = append(t.slots, slotInfo{path: p, node: n, star: n.star})
 	t.byKey[key] = n.slot
 	return n.slot
 }

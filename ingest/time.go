@@ -66,7 +66,8 @@ func parseRFC3339(s string) (int64, bool) {
 }
 
 func addNanos(sec, nanos int64) (int64, bool) {
-	if sec < math.MinInt64/1e9+1 || sec > math.MaxInt64/1e9-1 {
+	const limit = math.MaxInt64/1_000_000_000 - 1
+	if sec < -limit || sec > limit {
 		return 0, false
 	}
 	return sec*1e9 + nanos, true

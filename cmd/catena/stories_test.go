@@ -173,7 +173,12 @@ func firstDifference(a, b string) string {
 	x, y := strings.Split(a, "\n"), strings.Split(b, "\n")
 	for i := range min(len(x), len(y)) {
 		if x[i] != y[i] {
-			return fmt.Sprintf("line %d:\n%s\n%s", i, x[i], y[i])
+			at := 0
+			for at < min(len(x[i]), len(y[i])) && x[i][at] == y[i][at] {
+				at++
+			}
+			from := max(0, at-120)
+			return fmt.Sprintf("line %d, from byte %d:\n%.400s\n%.400s", i, from, x[i][from:], y[i][from:])
 		}
 	}
 	return fmt.Sprintf("%d lines and %d lines", len(x), len(y))

@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -111,7 +112,7 @@ func TestBodyInPiecesAndCompressed(t *testing.T) {
 		t.Error("read in pieces it differs")
 	}
 	packed, err := io.ReadAll(compress.NewReader(&body[schemas.Action]{table: table, compressor: compress.NewWriter(0, compress.LZ4)}))
-	if err != nil || !bytes.Equal(whole, packed) {
+	if err != nil && !errors.Is(err, io.EOF) || !bytes.Equal(whole, packed) {
 		t.Errorf("compressed it differs, error %v", err)
 	}
 	over := &body[schemas.Action]{table: table}

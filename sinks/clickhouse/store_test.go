@@ -121,6 +121,27 @@ func TestTimesAtTheirEnds(t *testing.T) {
 	}
 }
 
+func TestCompression(t *testing.T) {
+	plain := migrated(t)
+	want := append(sinktest.Actions(500), sinktest.Full())
+	for i, compression := range []string{"none", "lz4", "zstd"} {
+		o := plain.options
+		o.Addrs, o.Compression = []string{server.addr}, compression
+		s, err := Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for _, a := range want {
+			a.Version = uint64(i + 1)
+		}
+		write(t, s, &sinks.Batch{Actions: want, DeadLetters: sinktest.DeadLetters()})
+		if got := actions(t, s, 0); len(got) != len(want) || got[0].Version != uint64(i+1) {
+			t.Errorf("%s: %d rows, version %d", compression, len(got), got[0].Version)
+		}
+	}
+}
+
 func TestLoadActionsSince(t *testing.T) {
 	s := migrated(t)
 	all := sinktest.Actions(10)

@@ -576,7 +576,7 @@ func TestHTTPLimits(t *testing.T) {
 // With wait_end_of_query a late error still has a status of its own; without, it breaks the body off with a marked exception.
 func TestHTTPLateError(t *testing.T) {
 	server := serve(t, HandlerOptions{})
-	const sql = "SELECT number, throwIf(number = 9000000, 'late') FROM numbers(10000000) SETTINGS max_threads = 1"
+	const sql = "SELECT number, throwIf(number = 2500000, 'late') FROM numbers(3000000) SETTINGS max_threads = 1"
 	if got := call(t, "POST", query(server, "wait_end_of_query", "1"), sql); got.status != 500 || !strings.HasPrefix(got.body, "Code: 395.") {
 		t.Errorf("held back: %d %.100q", got.status, got.body)
 	}
@@ -595,7 +595,7 @@ func TestHTTPLateError(t *testing.T) {
 	if !bytes.HasPrefix(text, []byte("Code: 395. DB::Exception: late")) || !ok || string(end) != fmt.Sprintf("%d %s\r\n__exception__\r\n", len(text)+1, tag) {
 		t.Errorf("frame %q", frame)
 	}
-	if got := call(t, "POST", query(server, "wait_end_of_query", "1"), "SELECT number FROM numbers(5000000)"); got.status != 200 || len(got.body) != 38888890 {
+	if got := call(t, "POST", query(server, "wait_end_of_query", "1"), "SELECT number FROM numbers(3000000)"); got.status != 200 || len(got.body) != 22888890 {
 		t.Errorf("a long answer held back: %d, %d bytes", got.status, len(got.body))
 	}
 }

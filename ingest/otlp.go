@@ -1,0 +1,380 @@
+package ingest
+
+import (
+	"strconv"
+	"strings"
+
+	"catena/schemas"
+)
+
+// OTLP spans, JSON or protobuf, become one flat document each, so that
+// source.yaml reads them with ordinary paths:
+//
+//	{"otlp":"span","traceId":"<32 hex>","spanId":"<16 hex>","parentSpanId":"<16 hex>","name":"…",
+//	 "kind":"unspecified|internal|server|client|producer|consumer","start":"<Unix nanoseconds>","end":"…",
+//	 "status":"unset|ok|error","statusMessage":"…","attributes":{…},"resource":{…},
+//	 "scope":{"name":"…","version":"…"},"links":[{"traceId":"…","spanId":"…"}]}
+//
+// What a span does not have is left out. Attribute values are strings,
+// booleans, numbers, arrays and objects. Both encodings of one span give the
+// same values (OTLP 1.11, opentelemetry/proto/trace/v1/trace.proto).
+
+// otlpWriter is memory that is used again for each record.
+type otlpWriter struct {
+	resource, scope []byte // their members, as JSON objects
+}
+
+func kindWord(n uint64) string {
+	words := [...]string{"unspecified", "internal", "server", "client", "producer", "consumer"}
+	if n < uint64(len(words)) {
+		return words[n]
+	}
+	return words[0]
+}
+
+func statusWord(n uint64) string {
+	words := [...]string{"unset", "ok", "error"}
+	if n < uint64(len(words)) {
+		return words[n]
+	}
+	return words[0]
+}
+
+// flat decodes a flat document that stands in the arena.
+func (d *Decoder) flat(doc string) {
+	w := d.eval.walker
+	outer, base := w.cursor, d.base
+	w.open(doc)
+	d.base = -1
+	guess := d.state.guess
+	if end := d.walk(guess, 0); end < 0 {
+		d.deadFault(doc)
+	} else {
+		d.settle(guess, 0, end, maxLevels)
+	}
+	w.cursor, d.base = outer, base
+}
+
+// openSpans decodes the array of ResourceSpans in an OTLP JSON document.
+func (d *Decoder) openSpans(v value, _ int) {
+	j := otlpJSON{cursor: cursor{maxDepth: maxNesting}, d: d}
+	j.open(v.text)
+	before := d.index
+	j.elements(0, func(start, end int) bool { return j.resourceSpans(start, end) })
+	if d.index == before {
+		d.skip(skipEmptyBatch)
+	}
+}
+
+// otlpJSON reads OTLP JSON whose structure was checked before.
+type otlpJSON struct {
+	cursor
+	d *Decoder
+}
+
+// where is a value of a member that was looked for; zero if it is not there.
+type where struct{ start, end int }
+
+func (w where) ok() bool { return w.end > 0 }
+
+// find looks up members of the object at p by name; ok is false if one of them
+// stands there twice, see [walker.again].
+func (j *otlpJSON) find(p int, names []string, found []where) (ok bool) {
+	clear(found)
+	if p >= len(j.s) || j.s[p] != '{' {
+		return true
+	}
+	j.seek(p)
+	ok = true
+	j.members(p, func(name string, start, end int) bool {
+		for i, n := range names {
+			if n == name {
+				ok = ok && !found[i].ok()
+				found[i] = where{start, end}
+			}
+		}
+		return true
+	})
+	return ok
+}
+
+// array calls f with the elements of an array, if it is one.
+func (j *otlpJSON) array(at where, f func(start, end int) bool) {
+	if at.ok() && j.s[at.start] == '[' {
+		j.seek(at.start)
+		j.elements(at.start, func(start, end int) bool {
+			more := f(start, end)
+			j.seek(end)
+			return more
+		})
+	}
+}
+
+func (j *otlpJSON) refuse(at int, raw string) bool {
+	j.d.dead(schemas.DeadMalformed, raw, "OTLP: an object has a member twice, at byte %d of resourceSpans%s: %s", at, j.d.item(), advice(schemas.DeadMalformed))
+	return true
+}
+
+// resourceSpans reads one ResourceSpans; false if the record is full.
+func (j *otlpJSON) resourceSpans(p, end int) bool {
+	var f [2]where
+	if !j.find(p, []string{"resource", "scopeSpans"}, f[:]) {
+		return j.refuse(p, j.s[p:end])
+	}
+	buf := append(j.d.otlp.resource[:0], '{')
+	if f[0].ok() {
+		var attrs [1]where
+		if !j.find(f[0].start, []string{"attributes"}, attrs[:]) {
+			return j.refuse(p, j.s[p:end])
+		}
+		buf = j.attributes(buf, attrs[0])
+	}
+	j.d.otlp.resource = append(buf, '}')
+	more := true
+	j.array(f[1], func(start, end int) bool {
+		more = j.scopeSpans(start, end)
+		return more
+	})
+	j.seek(end)
+	return more
+}
+
+func (j *otlpJSON) scopeSpans(p, end int) bool {
+	var f [2]where
+	if !j.find(p, []string{"scope", "spans"}, f[:]) {
+		return j.refuse(p, j.s[p:end])
+	}
+	buf := append(j.d.otlp.scope[:0], '{')
+	if f[0].ok() {
+		var names [2]where
+		if !j.find(f[0].start, []string{"name", "version"}, names[:]) {
+			return j.refuse(p, j.s[p:end])
+		}
+		buf = j.text(buf, "name", names[0])
+		buf = j.text(buf, "version", names[1])
+	}
+	j.d.otlp.scope = append(buf, '}')
+	more := true
+	j.array(f[1], func(start, end int) bool {
+		if more = !j.d.full(j.s[start:]); more {
+			j.span(start, end)
+		}
+		return more
+	})
+	return more
+}
+
+// span writes the flat document of a span and decodes it.
+func (j *otlpJSON) span(p, end int) {
+	names := [...]string{"traceId", "spanId", "parentSpanId", "name", "kind", "startTimeUnixNano", "endTimeUnixNano", "status", "attributes", "links"}
+	var f [len(names)]where
+	if !j.find(p, names[:], f[:]) {
+		j.refuse(p, j.s[p:end])
+		return
+	}
+	var status [2]where
+	if f[7].ok() && !j.find(f[7].start, []string{"code", "message"}, status[:]) {
+		j.refuse(p, j.s[p:end])
+		return
+	}
+	arena := j.d.eval.arena
+	at := len(arena.buf)
+	b := append(arena.buf, `{"otlp":"span"`...)
+	b = j.id(b, "traceId", f[0])
+	b = j.id(b, "spanId", f[1])
+	b = j.id(b, "parentSpanId", f[2])
+	b = j.text(b, "name", f[3])
+	b = word(b, "kind", kindWord(j.enum(f[4], "SPAN_KIND_", kindWord, 6)))
+	b = j.nanos(b, "start", f[5])
+	b = j.nanos(b, "end", f[6])
+	b = word(b, "status", statusWord(j.enum(status[0], "STATUS_CODE_", statusWord, 3)))
+	b = j.text(b, "statusMessage", status[1])
+	b = append(b, `,"attributes":{`...)
+	b = j.attributes(b, f[8])
+	b = append(b, `},"resource":`...)
+	b = append(b, j.d.otlp.resource...)
+	b = append(b, `,"scope":`...)
+	b = append(b, j.d.otlp.scope...)
+	b = j.links(b, f[9])
+	arena.buf = append(b, '}')
+	j.d.flat(arena.since(at))
+}
+
+// str returns the inside of a string as it stands; false if it is none.
+func (j *otlpJSON) inside(at where) (string, bool) {
+	if !at.ok() || j.s[at.start] != '"' {
+		return "", false
+	}
+	return j.s[at.start+1 : at.end-1], true
+}
+
+// name begins a member.
+func name(b []byte, key string) []byte {
+	if c := b[len(b)-1]; c != '{' && c != '[' {
+		b = append(b, ',')
+	}
+	b = append(b, '"')
+	b = append(b, key...)
+	return append(b, `":`...)
+}
+
+// word appends a member whose value needs no escapes.
+func word(b []byte, key, value string) []byte {
+	b = name(b, key)
+	b = append(b, '"')
+	b = append(b, value...)
+	return append(b, '"')
+}
+
+// text appends a member that is a string, with its escapes as they stand.
+func (j *otlpJSON) text(b []byte, key string, at where) []byte {
+	if s, ok := j.inside(at); ok && s != "" {
+		return word(b, key, s)
+	}
+	return b
+}
+
+// id appends an id in lower case.
+func (j *otlpJSON) id(b []byte, key string, at where) []byte {
+	s, ok := j.inside(at)
+	if !ok || s == "" {
+		return b
+	}
+	b = word(b, key, s)
+	if strings.IndexByte(s, '\\') < 0 {
+		for i := len(b) - 1 - len(s); i < len(b)-1; i++ {
+			if 'A' <= b[i] && b[i] <= 'Z' {
+				b[i] |= 0x20
+			}
+		}
+	}
+	return b
+}
+
+// nanos appends a time, which is a string or a number.
+func (j *otlpJSON) nanos(b []byte, key string, at where) []byte {
+	s, ok := j.inside(at)
+	if !ok && at.ok() {
+		s = j.s[at.start:at.end]
+	}
+	if s == "" || s == "0" || strings.Trim(s, "0123456789") != "" {
+		return b
+	}
+	return word(b, key, s)
+}
+
+// enum reads a number, or the name that Protobuf's JSON may use for it.
+func (j *otlpJSON) enum(at where, prefix string, wordOf func(uint64) string, n uint64) uint64 {
+	if !at.ok() {
+		return 0
+	}
+	if s, ok := j.inside(at); ok {
+		s = strings.TrimPrefix(s, prefix)
+		for i := range n {
+			if strings.EqualFold(s, wordOf(i)) {
+				return i
+			}
+		}
+		return 0
+	}
+	i, err := strconv.ParseUint(j.s[at.start:at.end], 10, 32)
+	if err != nil {
+		return 0
+	}
+	return i
+}
+
+func (j *otlpJSON) links(b []byte, at where) []byte {
+	start := len(b)
+	b = append(b, `,"links":[`...)
+	open := len(b)
+	j.array(at, func(p, _ int) bool {
+		var f [2]where
+		if j.find(p, []string{"traceId", "spanId"}, f[:]) {
+			if b[len(b)-1] == '}' {
+				b = append(b, ',')
+			}
+			b = append(b, '{')
+			b = j.id(b, "traceId", f[0])
+			b = j.id(b, "spanId", f[1])
+			b = append(b, '}')
+		}
+		return true
+	})
+	if len(b) == open {
+		return b[:start]
+	}
+	return append(b, ']')
+}
+
+// attributes appends an array of KeyValue as members.
+func (j *otlpJSON) attributes(b []byte, at where) []byte {
+	j.array(at, func(p, _ int) bool {
+		var f [2]where
+		if !j.find(p, []string{"key", "value"}, f[:]) {
+			return true
+		}
+		if key, ok := j.inside(f[0]); ok {
+			b = name(b, key)
+			b = j.any(b, f[1])
+		}
+		return true
+	})
+	return b
+}
+
+// any appends an AnyValue.
+func (j *otlpJSON) any(b []byte, at where) []byte {
+	names := [...]string{"stringValue", "boolValue", "intValue", "doubleValue", "bytesValue", "arrayValue", "kvlistValue"}
+	var f [len(names)]where
+	if !at.ok() || !j.find(at.start, names[:], f[:]) {
+		return append(b, "null"...)
+	}
+	for i, v := range f {
+		if !v.ok() || j.s[v.start] == 'n' {
+			continue
+		}
+		raw := j.s[v.start:v.end]
+		inside, quoted := j.inside(v)
+		switch {
+		case i == 0 && quoted, i == 4 && quoted, i == 1 && (raw == "true" || raw == "false"):
+			return append(b, raw...)
+		case i == 2:
+			if !quoted {
+				inside = raw
+			}
+			if n, err := strconv.ParseInt(inside, 10, 64); err == nil {
+				return strconv.AppendInt(b, n, 10)
+			}
+		case i == 3:
+			if !quoted {
+				inside = raw
+			}
+			if x, err := strconv.ParseFloat(inside, 64); err == nil {
+				return appendFloat(b, x)
+			}
+		case i == 5:
+			return append(j.values(append(b, '['), v), ']')
+		case i == 6:
+			var values [1]where
+			j.find(v.start, []string{"values"}, values[:])
+			return append(j.attributes(append(b, '{'), values[0]), '}')
+		}
+	}
+	return append(b, "null"...)
+}
+
+func (j *otlpJSON) values(b []byte, at where) []byte {
+	var f [1]where
+	j.find(at.start, []string{"values"}, f[:])
+	first := true
+	j.array(f[0], func(start, end int) bool {
+		if !first {
+			b = append(b, ',')
+		}
+		first = false
+		b = j.any(b, where{start, end})
+		return true
+	})
+	return b
+}

@@ -1,0 +1,420 @@
+package ingest
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"math"
+	"strconv"
+	"unsafe"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"catena/schemas"
+)
+
+// Protobuf is read straight off the wire into flat documents: generated types
+// would allocate every attribute first. The fields are those of
+// opentelemetry/proto/{trace,common,resource}/v1.
+
+// signal is what an OTLP message holds.
+type signal uint8
+
+const (
+	signalNone signal = iota // it is no OTLP
+	signalEmpty
+	signalSpans
+	signalLogs
+	signalMetrics
+	signalUnclear // OTLP by its structure, without a record that tells which
+)
+
+// protobuf decodes a value that is not JSON.
+func (d *Decoder) protobuf(s string) {
+	b := unsafe.Slice(unsafe.StringData(s), len(s)) // read only
+	kind := sniff(b)
+	switch {
+	case kind == signalSpans:
+		d.spans(b)
+	case kind == signalLogs:
+		d.skip(skipLogs)
+	case kind == signalMetrics:
+		d.skip(skipMetrics)
+	case kind != signalNone && d.state.logs != "":
+		d.skip(d.state.logs)
+	case kind == signalEmpty && d.state.otlp:
+		d.skip(skipEmptyBatch)
+	case d.state.otlp:
+		d.dead(schemas.DeadMalformed, s, "the topic is read as OTLP protobuf, and this is no TracesData%s: fix the topic's format, or what writes to it", d.item())
+	default:
+		d.dead(schemas.DeadUnknownFormat, s, "the record begins with neither { nor [, and is no OTLP protobuf%s: fix the topic's format, or what writes to it", d.item())
+	}
+}
+
+// field is one field of a message: bytes of a length-delimited one, else a
+// number.
+type field struct {
+	num   protowire.Number
+	typ   protowire.Type
+	bytes []byte
+	n     uint64
+}
+
+// next reads the first field of b; ok is false at the end and where b is no
+// message.
+func next(b []byte) (f field, rest []byte, ok bool) {
+	num, typ, n := protowire.ConsumeTag(b)
+	if n < 0 {
+		return field{}, nil, false
+	}
+	b = b[n:]
+	f.num, f.typ = num, typ
+	switch typ {
+	case protowire.VarintType:
+		f.n, n = protowire.ConsumeVarint(b)
+	case protowire.Fixed64Type:
+		f.n, n = protowire.ConsumeFixed64(b)
+	case protowire.Fixed32Type:
+		var x uint32
+		x, n = protowire.ConsumeFixed32(b)
+		f.n = uint64(x)
+	case protowire.BytesType:
+		f.bytes, n = protowire.ConsumeBytes(b)
+	default: // groups are not in OTLP
+		return field{}, nil, false
+	}
+	if n < 0 {
+		return field{}, nil, false
+	}
+	return f, b[n:], true
+}
+
+// valid reports whether b is a message to its end, without looking into fields.
+func valid(b []byte) bool {
+	for len(b) > 0 {
+		var ok bool
+		if _, b, ok = next(b); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// sniff says what b holds. TracesData, LogsData and MetricsData have the same
+// outer structure, three messages deep: a list of resources, scopes and
+// records; the records tell them apart.
+func sniff(b []byte) signal {
+	found := signalEmpty
+	ok := fields(b, func(f field) bool {
+		return f.num == 1 && f.typ == protowire.BytesType && fields(f.bytes, func(f field) bool {
+			if f.typ != protowire.BytesType || f.num > 3 && f.num != 1000 {
+				return false
+			}
+			if found == signalEmpty {
+				found = signalUnclear
+			}
+			return f.num != 2 || fields(f.bytes, func(f field) bool {
+				if f.typ != protowire.BytesType || f.num > 3 {
+					return false
+				}
+				if f.num != 2 {
+					return true
+				}
+				kind, ok := sniffRecord(f.bytes)
+				if kind != signalEmpty && (found == signalEmpty || found == signalUnclear) {
+					found = kind
+				}
+				return ok
+			})
+		})
+	})
+	if !ok {
+		return signalNone
+	}
+	return found
+}
+
+// sniffRecord tells a Span, which begins with ids of 16 and 8 bytes, from a
+// LogRecord, which begins with a time, and a Metric, which begins with a name.
+func sniffRecord(b []byte) (signal, bool) {
+	kind := signalEmpty
+	ids := 0
+	ok := fields(b, func(f field) bool {
+		switch {
+		case f.num == 1 && f.typ == protowire.BytesType && len(f.bytes) == 16, f.num == 2 && f.typ == protowire.BytesType && len(f.bytes) == 8:
+			ids++
+		case f.num == 1 && f.typ == protowire.Fixed64Type, f.num == 11 && f.typ == protowire.Fixed64Type:
+			kind = signalLogs
+		case f.num == 1 && f.typ == protowire.BytesType && kind == signalEmpty:
+			kind = signalMetrics
+		}
+		return true
+	})
+	if ids == 2 {
+		kind = signalSpans
+	}
+	return kind, ok
+}
+
+// fields calls f with each field of a message; false if f says so, or b is no
+// message.
+func fields(b []byte, f func(field) bool) bool {
+	for len(b) > 0 {
+		x, rest, ok := next(b)
+		if !ok || !f(x) {
+			return false
+		}
+		b = rest
+	}
+	return true
+}
+
+// spans decodes a TracesData.
+func (d *Decoder) spans(b []byte) {
+	p := otlpProto{d: d}
+	before := d.index
+	fields(b, func(f field) bool { return p.resourceSpans(f.bytes) })
+	if d.index == before {
+		d.skip(skipEmptyBatch)
+	}
+}
+
+// otlpProto reads OTLP protobuf whose outer structure was checked before.
+type otlpProto struct {
+	d     *Decoder
+	depth int
+}
+
+// resourceSpans reads one ResourceSpans; false if the record is full. The
+// resource may stand behind what it belongs to, so it is looked for first.
+func (p *otlpProto) resourceSpans(b []byte) bool {
+	buf := append(p.d.otlp.resource[:0], '{')
+	fields(b, func(f field) bool {
+		if f.num == 1 {
+			buf = p.attributes(buf, f.bytes, 1)
+		}
+		return true
+	})
+	p.d.otlp.resource = append(buf, '}')
+	return fields(b, func(f field) bool { return f.num != 2 || p.scopeSpans(f.bytes) })
+}
+
+func (p *otlpProto) scopeSpans(b []byte) bool {
+	buf := append(p.d.otlp.scope[:0], '{')
+	fields(b, func(f field) bool {
+		if f.num == 1 {
+			name, version := bytesOf(f.bytes, 1), bytesOf(f.bytes, 2)
+			buf = protoText(buf, "name", name)
+			buf = protoText(buf, "version", version)
+		}
+		return true
+	})
+	p.d.otlp.scope = append(buf, '}')
+	return fields(b, func(f field) bool {
+		if f.num != 2 {
+			return true
+		}
+		if p.d.full(text(f.bytes)) {
+			return false
+		}
+		p.span(f.bytes)
+		return true
+	})
+}
+
+// bytesOf is the last value of a field, as Protobuf has it; nil if there is none.
+func bytesOf(b []byte, num protowire.Number) (out []byte) {
+	fields(b, func(f field) bool {
+		if f.num == num && f.typ == protowire.BytesType {
+			out = f.bytes
+		}
+		return true
+	})
+	return out
+}
+
+func numberOf(b []byte, num protowire.Number) (out uint64) {
+	fields(b, func(f field) bool {
+		if f.num == num && f.typ != protowire.BytesType {
+			out = f.n
+		}
+		return true
+	})
+	return out
+}
+
+// span writes the flat document of a span and decodes it.
+func (p *otlpProto) span(b []byte) {
+	if !valid(b) {
+		p.d.dead(schemas.DeadMalformed, text(b), "OTLP: a span is no Protobuf message%s: %s", p.d.item(), advice(schemas.DeadMalformed))
+		return
+	}
+	arena := p.d.eval.arena
+	at := len(arena.buf)
+	out := append(arena.buf, `{"otlp":"span"`...)
+	out = protoID(out, "traceId", bytesOf(b, 1))
+	out = protoID(out, "spanId", bytesOf(b, 2))
+	out = protoID(out, "parentSpanId", bytesOf(b, 4))
+	out = protoText(out, "name", bytesOf(b, 5))
+	out = word(out, "kind", kindWord(numberOf(b, 6)))
+	out = protoNanos(out, "start", numberOf(b, 7))
+	out = protoNanos(out, "end", numberOf(b, 8))
+	status := bytesOf(b, 15)
+	out = word(out, "status", statusWord(numberOf(status, 3)))
+	out = protoText(out, "statusMessage", bytesOf(status, 2))
+	out = append(out, `,"attributes":{`...)
+	out = p.attributes(out, b, 9)
+	out = append(out, `},"resource":`...)
+	out = append(out, p.d.otlp.resource...)
+	out = append(out, `,"scope":`...)
+	out = append(out, p.d.otlp.scope...)
+	out = protoLinks(out, b)
+	arena.buf = append(out, '}')
+	p.d.flat(arena.since(at))
+}
+
+func protoID(b []byte, key string, id []byte) []byte {
+	if len(id) == 0 {
+		return b
+	}
+	b = append(name(b, key), '"')
+	b = hex.AppendEncode(b, id)
+	return append(b, '"')
+}
+
+func protoText(b []byte, key string, value []byte) []byte {
+	if len(value) == 0 {
+		return b
+	}
+	return appendJSON(name(b, key), value)
+}
+
+func protoNanos(b []byte, key string, n uint64) []byte {
+	if n == 0 {
+		return b
+	}
+	b = append(name(b, key), '"')
+	b = strconv.AppendUint(b, n, 10)
+	return append(b, '"')
+}
+
+func protoLinks(out, span []byte) []byte {
+	first := true
+	fields(span, func(f field) bool {
+		if f.num != 13 || f.typ != protowire.BytesType {
+			return true
+		}
+		if first {
+			out = append(out, `,"links":[`...)
+		} else {
+			out = append(out, ',')
+		}
+		first = false
+		out = append(out, '{')
+		out = protoID(out, "traceId", bytesOf(f.bytes, 1))
+		out = protoID(out, "spanId", bytesOf(f.bytes, 2))
+		out = append(out, '}')
+		return true
+	})
+	if first {
+		return out
+	}
+	return append(out, ']')
+}
+
+// attributes appends the KeyValue in the fields of that number as members.
+func (p *otlpProto) attributes(out, b []byte, num protowire.Number) []byte {
+	fields(b, func(f field) bool {
+		if f.num != num || f.typ != protowire.BytesType {
+			return true
+		}
+		if c := out[len(out)-1]; c != '{' {
+			out = append(out, ',')
+		}
+		out = appendJSON(out, bytesOf(f.bytes, 1))
+		out = append(out, ':')
+		out = p.any(out, bytesOf(f.bytes, 2))
+		return true
+	})
+	return out
+}
+
+// any appends an AnyValue. Of several values the last counts, as in Protobuf.
+func (p *otlpProto) any(out, b []byte) []byte {
+	if p.depth++; p.depth > p.d.opts.MaxDepth {
+		p.depth--
+		return append(out, "null"...)
+	}
+	start := len(out)
+	fields(b, func(f field) bool {
+		switch {
+		case f.num == 1 && f.typ == protowire.BytesType:
+			out = appendJSON(out[:start], f.bytes)
+		case f.num == 2 && f.typ == protowire.VarintType:
+			out = strconv.AppendBool(out[:start], f.n != 0)
+		case f.num == 3 && f.typ == protowire.VarintType:
+			out = strconv.AppendInt(out[:start], int64(f.n), 10)
+		case f.num == 4 && f.typ == protowire.Fixed64Type:
+			out = appendFloat(out[:start], math.Float64frombits(f.n))
+		case f.num == 5 && f.typ == protowire.BytesType:
+			out = append(p.values(append(out[:start], '['), f.bytes), ']')
+		case f.num == 6 && f.typ == protowire.BytesType:
+			out = append(p.attributes(append(out[:start], '{'), f.bytes, 1), '}')
+		case f.num == 7 && f.typ == protowire.BytesType:
+			out = append(base64.StdEncoding.AppendEncode(append(out[:start], '"'), f.bytes), '"')
+		}
+		return true
+	})
+	p.depth--
+	if len(out) == start {
+		return append(out, "null"...)
+	}
+	return out
+}
+
+func (p *otlpProto) values(out, b []byte) []byte {
+	first := true
+	fields(b, func(f field) bool {
+		if f.num != 1 || f.typ != protowire.BytesType {
+			return true
+		}
+		if !first {
+			out = append(out, ',')
+		}
+		first = false
+		out = p.any(out, f.bytes)
+		return true
+	})
+	return out
+}
+
+// appendFloat writes what JSON has no number for as text.
+func appendFloat(b []byte, x float64) []byte {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		b = append(b, '"')
+		b = strconv.AppendFloat(b, x, 'g', -1, 64)
+		return append(b, '"')
+	}
+	return strconv.AppendFloat(b, x, 'g', -1, 64)
+}
+
+// appendJSON appends a text as a JSON string. Bytes that are not UTF-8 stay:
+// the flat document is checked for them.
+func appendJSON(b, s []byte) []byte {
+	const digits = "0123456789abcdef"
+	b = append(b, '"')
+	from := 0
+	for i, c := range s {
+		if c >= 0x20 && c != '"' && c != '\\' {
+			continue
+		}
+		b = append(b, s[from:i]...)
+		if c < 0x20 {
+			b = append(b, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+		} else {
+			b = append(b, '\\', c)
+		}
+		from = i + 1
+	}
+	b = append(b, s[from:]...)
+	return append(b, '"')
+}
