@@ -312,7 +312,9 @@ func (w *walker) findCause(a *schemas.Action, paths []path) (c cause) {
 	if pick >= 0 {
 		c = w.causeOf(&paths[pick])
 	}
-	for i := 0; i < len(paths) && c.grade == schemas.CauseNone; i++ {
+	// A span says itself what called it: what else ran there does not count.
+	span := !a.FirstKey(schemas.KindCall).IsZero()
+	for i := 0; i < len(paths) && c.grade == schemas.CauseNone && !span; i++ {
 		if i != pick {
 			c = w.causeOf(&paths[i])
 		}

@@ -263,14 +263,26 @@ func merge(old, add schemas.Binding) (schemas.Binding, bool) {
 	}
 	now.ChildName = smallest(old.ChildName, add.ChildName)
 	now.ParentName = smallest(old.ParentName, add.ParentName)
-	now.AuthMethod = smallest(old.AuthMethod, add.AuthMethod)
 	now.MFA = max(old.MFA, add.MFA)
+	now.AuthMethod = method(old.AuthMethod, add.AuthMethod)
 	now.Version = old.Version
 	changed := now != old
 	if changed {
 		now.Version = max(old.Version+1, add.Version)
 	}
 	return now, changed
+}
+
+// method joins two tellings of how somebody was authenticated. A password is
+// what stands before a second factor, so that anything else tells more.
+func method(a, b string) string {
+	switch {
+	case a == "" || a == "password" && b != "":
+		return b
+	case b == "" || b == "password":
+		return a
+	}
+	return min(a, b)
 }
 
 // latestEnd is the later of two ends, of which zero is none.

@@ -47,12 +47,12 @@ func (p path) under(b *schemas.Binding, child *node, childNanos int64) path {
 	steps := make([]step, 0, len(p.steps)+1)
 	p.steps = append(append(steps, step{b, p.node}), p.steps...)
 	p.start, p.node = b.Child, child
+	if p.rooted && b.Strength < p.strength { // the weakest step, the highest of them, gives the reason
+		p.reason = whyNotExact(b)
+	}
 	p.strength = min(p.strength, b.Strength)
 	if p.chainKey.IsZero() && !b.Child.Kind.Principal() {
 		p.chainKey, p.chainNanos = b.Child, childNanos
-	}
-	if p.rooted && p.reason == schemas.ReasonComplete {
-		p.reason = whyNotExact(b)
 	}
 	return p
 }

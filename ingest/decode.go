@@ -191,9 +191,13 @@ func (d *Decoder) Redactor() *Redactor { return d.redactor }
 // event, dead letter or skip. The value is not changed, and the events alias
 // it, see [Decoded].
 func (d *Decoder) Decode(out *Decoded, rec *schemas.Record) {
+	d.decode(out, rec, sha256.Sum256(rec.Value))
+}
+
+// decode is Decode without the hash of the value.
+func (d *Decoder) decode(out *Decoded, rec *schemas.Record, sum [sha256.Size]byte) {
 	d.begin(out, rec.Topic)
-	d.evidence = schemas.Evidence{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, TimestampNanos: rec.TimestampNanos,
-		RawSHA256: sha256.Sum256(rec.Value)}
+	d.evidence = schemas.Evidence{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, TimestampNanos: rec.TimestampNanos, RawSHA256: sum}
 	s := text(rec.Value)
 	switch {
 	case len(s) > d.opts.MaxRecordBytes:

@@ -71,18 +71,20 @@ func (s *Store) loadBindings(ctx context.Context, from string, fn func(*schemas.
 
 // LookupEvents returns where the events with the given ids were first seen and
 // in which version they stand in the table; ids that are not there are left
-// out. It is how a duplicate is known that has left memory.
-func (s *Store) LookupEvents(ctx context.Context, ids []schemas.ID) (map[schemas.ID]Seen, error) {
+// out. It is how a duplicate is known that has left memory. The event times of
+// all of them lie between firstNanos and lastNanos, both included: rows are
+// kept in the order of time, so that a narrow range makes for a quick answer.
+func (s *Store) LookupEvents(ctx context.Context, ids []schemas.ID, firstNanos, lastNanos int64) (map[schemas.ID]Seen, error) {
 	found := make(map[schemas.ID]Seen, len(ids))
 	for part := range slices.Chunk(ids, lookupKeys) {
-		if err := s.lookupEvents(ctx, part, found); err != nil {
+		if err := s.lookupEvents(ctx, part, between(firstNanos, lastNanos), found); err != nil {
 			return nil, err
 		}
 	}
 	return found, nil
 }
 
-func (s *Store) lookupEvents(ctx context.Context, ids []schemas.ID, found map[schemas.ID]Seen) error {
+func (s *Store) lookupEvents(ctx context.Context, ids []schemas.ID, when string, found map[schemas.ID]Seen) error {
 	quoted := make([]string, len(ids))
 	for i, id := range ids {
 		quoted[i] = "'" + id.String() + "'"
@@ -91,11 +93,23 @@ func (s *Store) lookupEvents(ctx context.Context, ids []schemas.ID, found map[sc
 		id   uuid.UUID
 		seen Seen
 	)
-	fields := []field{{"event_id", &id}, {"topic", &seen.Topic}, {"partition", &seen.Partition}, {"offset", &seen.Offset}, {"version", &seen.Version}}
-	return load(ctx, s, fields, "FROM actions FINAL WHERE event_id IN ("+strings.Join(quoted, ", ")+")", func() error {
+	// All versions of an event are asked for, so the newest can be picked here,
+	// which is cheaper than FINAL.
+	fields := []field{
+		{"event_id", &id}, {"argMax(actions.topic, actions.version)", &seen.Topic}, {"argMax(actions.partition, actions.version)", &seen.Partition},
+		{"argMax(actions.offset, actions.version)", &seen.Offset}, {"max(actions.version)", &seen.Version},
+	}
+	from := "FROM actions WHERE event_id IN (" + strings.Join(quoted, ", ") + ") AND " + when + " GROUP BY event_id"
+	return load(ctx, s, fields, from, func() error {
 		found[schemas.ID(id)] = seen
 		return nil
 	})
+}
+
+// between is the condition that an event time lies in a range, both ends
+// included.
+func between(firstNanos, lastNanos int64) string {
+	return fmt.Sprintf("event_time BETWEEN fromUnixTimestamp64Micro(%d, 'UTC') AND fromUnixTimestamp64Micro(%d, 'UTC')", toMicros(firstNanos), toMicros(lastNanos))
 }
 
 // Seen is what LookupEvents tells of an event.

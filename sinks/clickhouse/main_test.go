@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -22,32 +21,33 @@ var server struct {
 	err  error
 }
 
-func TestMain(m *testing.M) {
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
 	engine, err := embedded.Open(embedded.Options{})
-	server.err = err
-	var front *embedded.Server
-	if err == nil {
-		front, server.err = embedded.NewServer(engine, embedded.ServerOptions{
-			Listen: "127.0.0.1:0", HandlerOptions: embedded.HandlerOptions{Log: slog.New(slog.NewTextHandler(io.Discard, nil))},
-		})
+	if server.err = err; err != nil {
+		return m.Run()
 	}
-	if front != nil {
-		server.addr = "http://" + front.Addr().String()
+	defer func() {
+		if err := engine.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, "close:", err)
+		}
+	}()
+	front, err := embedded.NewServer(engine, embedded.ServerOptions{
+		Listen: "127.0.0.1:0", HandlerOptions: embedded.HandlerOptions{Log: slog.New(slog.DiscardHandler)},
+	})
+	if server.err = err; err != nil {
+		return m.Run()
 	}
-	code := m.Run()
-	if front != nil {
+	server.addr = "http://" + front.Addr().String()
+	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := front.Close(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, "close:", err)
 		}
-	}
-	if engine != nil {
-		if err := engine.Close(); err != nil {
-			fmt.Fprintln(os.Stderr, "close:", err)
-		}
-	}
-	os.Exit(code)
+	}()
+	return m.Run()
 }
 
 // require skips the test where there is no engine.

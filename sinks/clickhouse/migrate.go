@@ -72,7 +72,7 @@ func (s *Store) createDatabase(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	var n uint64
 	if err := conn.QueryRow(ctx, "SELECT count() FROM system.databases WHERE name = '"+s.options.Database+"'").Scan(&n); err != nil {
 		return err

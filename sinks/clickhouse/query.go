@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,26 +17,24 @@ import (
 // Chain returns the actions of a chain in event-time order, at most limit of
 // them; the zero limit means 10,000.
 func (s *Store) Chain(ctx context.Context, chain schemas.ID, limit int) ([]*schemas.Action, error) {
-	return s.actions(ctx, "chain_id = '"+chain.String()+"'", limit)
-}
-
-// Action returns one action; nil when the table has none of that id.
-func (s *Store) Action(ctx context.Context, event schemas.ID) (*schemas.Action, error) {
-	found, err := s.actions(ctx, "event_id = '"+event.String()+"'", 1)
-	if err != nil || len(found) == 0 {
-		return nil, err
-	}
-	return found[0], nil
-}
-
-func (s *Store) actions(ctx context.Context, where string, limit int) ([]*schemas.Action, error) {
 	if limit <= 0 {
 		limit = 10_000
 	}
 	var found []*schemas.Action
-	from := fmt.Sprintf("FROM actions FINAL WHERE %s ORDER BY time_nanos, event_id LIMIT %d", where, limit)
+	from := fmt.Sprintf("FROM actions FINAL WHERE chain_id = '%s' ORDER BY time_nanos, event_id LIMIT %d", chain, limit)
 	err := s.loadActions(ctx, from, func(a *schemas.Action) error {
 		found = append(found, a)
+		return nil
+	})
+	return found, err
+}
+
+// Action returns one action; nil when the table has none of that id.
+func (s *Store) Action(ctx context.Context, event schemas.ID) (*schemas.Action, error) {
+	var found *schemas.Action
+	// The newest of the event's versions, without the cost of FINAL.
+	err := s.loadActions(ctx, "FROM actions WHERE event_id = '"+event.String()+"' ORDER BY version DESC LIMIT 1", func(a *schemas.Action) error {
+		found = a
 		return nil
 	})
 	return found, err
@@ -62,8 +61,8 @@ func (s *Store) FindChains(ctx context.Context, text string, limit int) ([]Found
 	if limit <= 0 {
 		limit = 20
 	}
-	for _, where := range []string{indexedMatch(text), scanMatch(text)} {
-		found, err := s.find(ctx, where, limit)
+	for _, conditions := range [][]string{indexedMatches(text), scannedMatches(text)} {
+		found, err := s.find(ctx, conditions, limit)
 		if err != nil || len(found) > 0 {
 			return found, err
 		}
@@ -71,34 +70,63 @@ func (s *Store) FindChains(ctx context.Context, text string, limit int) ([]Found
 	return nil, nil
 }
 
-// indexedMatch is a condition whose every part has an index.
-func indexedMatch(text string) string {
+// indexedMatches are conditions that each have an index.
+func indexedMatches(text string) []string {
 	q := quote(text)
-	any := []string{
+	conditions := []string{
 		"has(keys, " + q + ")", "has(hops.key, " + q + ")", "root_id = " + q,
 		"resource = " + q, "source_ip = " + q, "trace_id = " + q,
 	}
 	if id, err := schemas.ParseID(strings.ToLower(text)); err == nil {
-		any = append(any, "event_id = '"+id.String()+"'", "chain_id = '"+id.String()+"'", "cause_id = '"+id.String()+"'")
+		conditions = append(conditions, "event_id = '"+id.String()+"'", "chain_id = '"+id.String()+"'", "cause_id = '"+id.String()+"'")
 	}
 	if k, err := schemas.ParseKey(text); err == nil && k.Kind.Root() {
-		any = append(any, "(root_kind = "+quote(k.Kind.String())+" AND root_id = "+quote(k.ID())+")")
+		conditions = append(conditions, "(root_kind = "+quote(k.Kind.String())+" AND root_id = "+quote(k.ID())+")")
 	}
-	return strings.Join(any, " OR ")
+	return conditions
 }
 
-// scanMatch is a condition for which all rows of these columns are read.
-func scanMatch(text string) string {
+// scannedMatches are conditions for which all rows of their columns are read.
+func scannedMatches(text string) []string {
 	q, tail := quote(text), quote(":"+text)
-	return strings.Join([]string{
+	return []string{strings.Join([]string{
 		"actor_id = " + q, "actor_name = " + q, "root_name = " + q, "frontier = " + q, "authority = " + q, "grant_id = " + q, "policy_id = " + q,
 		"endsWith(actor_id, " + tail + ")", "endsWith(root_id, " + tail + ")",
 		"concat(actor_kind, ':', actor_id) = " + q,
 		"arrayExists(k -> endsWith(k, " + tail + "), keys)", "arrayExists(k -> endsWith(k, " + tail + "), hops.key)",
-	}, " OR ")
+	}, " OR ")}
 }
 
-func (s *Store) find(ctx context.Context, where string, limit int) ([]Found, error) {
+// find returns the newest chains with a row that meets one of the conditions.
+// A row may since have moved to another chain; so the first step, condition by
+// condition and each by its index, only says where to look, and the second
+// looks at the newest versions there.
+func (s *Store) find(ctx context.Context, conditions []string, limit int) ([]Found, error) {
+	var (
+		chain       uuid.UUID
+		first, last int64
+		where       []string
+		from, until int64 = math.MaxInt64, math.MinInt64
+	)
+	either := make([]string, len(conditions))
+	for i, c := range conditions {
+		either[i] = "SELECT chain_id, time_nanos FROM actions WHERE " + c
+	}
+	// Twice as many as asked for, since some may drop out in the second step.
+	candidates := fmt.Sprintf("FROM (%s) GROUP BY chain_id ORDER BY last DESC, chain_id LIMIT %d", strings.Join(either, " UNION ALL "), 2*limit)
+	err := load(ctx, s, []field{{"chain_id", &chain}, {"min(time_nanos) AS first", &first}, {"max(time_nanos) AS last", &last}}, candidates, func() error {
+		where = append(where, "'"+chain.String()+"'")
+		from, until = min(from, first), max(until, last)
+		return nil
+	})
+	if err != nil || len(where) == 0 {
+		return nil, err
+	}
+	return s.confirm(ctx, fmt.Sprintf("(%s) AND %s AND chain_id IN (%s)", strings.Join(conditions, " OR "), between(from, until), strings.Join(where, ", ")), limit)
+}
+
+// confirm groups the newest versions of rows by chain.
+func (s *Store) confirm(ctx context.Context, where string, limit int) ([]Found, error) {
 	var (
 		chain, event   uuid.UUID
 		kind, id, name string

@@ -131,7 +131,7 @@ func TestCompression(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.Close()
+		t.Cleanup(func() { _ = s.Close() })
 		for _, a := range want {
 			a.Version = uint64(i + 1)
 		}
@@ -246,9 +246,12 @@ func TestLookupEvents(t *testing.T) {
 	for _, a := range all {
 		ids = append(ids, a.ID)
 	}
-	got, err := s.LookupEvents(t.Context(), ids)
+	got, err := s.LookupEvents(t.Context(), ids, all[0].TimeNanos, all[1199].TimeNanos)
 	if err != nil || len(got) != len(all) {
 		t.Fatalf("%d found, error %v", len(got), err)
+	}
+	if none, err := s.LookupEvents(t.Context(), ids, 0, all[0].TimeNanos-1000); len(none) != 0 || err != nil {
+		t.Errorf("%d found before their time, error %v", len(none), err)
 	}
 	a := all[1100]
 	if got[a.ID] != (Seen{a.Evidence.Topic, a.Evidence.Partition, a.Evidence.Offset, a.Version}) {
