@@ -81,7 +81,7 @@ func TestTogether(t *testing.T) {
 		}
 	}
 	want := w.print(w.deliver(t, rand.New(rand.NewPCG(1, 4))))
-	for order := range uint64(8) {
+	for order := range uint64(24) {
 		if got := w.print(w.deliver(t, rand.New(rand.NewPCG(order, 5)))); got != want {
 			t.Fatalf("order %d gives other rows\ngot:\n%s\nwant:\n%s", order, firstDifference(got, want), firstDifference(want, got))
 		}

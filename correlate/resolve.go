@@ -18,7 +18,7 @@ func (e *Engine) resolve(r *row) bool {
 	if r.frozen {
 		return before.Version == 0
 	}
-	hops, now := before.Hops, before
+	now := before
 	if before.Version != 0 { // it was handed out, and may no longer change
 		now = new(schemas.Action)
 	}
@@ -27,7 +27,7 @@ func (e *Engine) resolve(r *row) bool {
 	now.AuthMethod, now.MFA = r.authMethod, r.mfa
 	w := e.walkerFor(r)
 	paths := w.all(&now.Event)
-	e.attribute(now, paths, hops)
+	e.attribute(now, paths)
 	why := e.shareCause(now, w.findCause(now, paths))
 	e.findGrant(now, w, paths)
 	e.findDecision(now, r, why)
@@ -108,7 +108,7 @@ func authenticates(keys []schemas.Key) bool {
 }
 
 // attribute picks the path that counts and writes what it says.
-func (e *Engine) attribute(a *schemas.Action, paths []path, before []schemas.Hop) {
+func (e *Engine) attribute(a *schemas.Action, paths []path) {
 	i := choosePath(paths)
 	switch {
 	case failedLogin(&a.Event):
@@ -124,7 +124,7 @@ func (e *Engine) attribute(a *schemas.Action, paths []path, before []schemas.Hop
 	p := &paths[i]
 	a.Flags |= p.flags
 	a.Reason, a.Candidates = p.reason, p.candidates
-	a.Hops, a.Depth = hops(a, p, before), len(p.steps)
+	a.Hops, a.Depth = hops(a, p), len(p.steps)
 	a.ChainID = e.chainID(p)
 	switch {
 	case p.ambiguous:
@@ -196,8 +196,10 @@ func gradeOf(s schemas.Strength) schemas.Grade {
 	}
 }
 
-// hops turns a path around: from the root to the action's own key.
-func hops(a *schemas.Action, p *path, before []schemas.Hop) []schemas.Hop {
+// hops turns a path around: from the root to the action's own key. The proof
+// of a hop is the earliest event that shows it, also in a row that shows it
+// again itself: a row that came back from the tables could not tell.
+func hops(a *schemas.Action, p *path) []schemas.Hop {
 	out := make([]schemas.Hop, 0, len(p.steps)+1)
 	top := schemas.Hop{Key: p.end(), Strength: schemas.StrengthExact}
 	if len(p.steps) == 0 {
@@ -215,33 +217,9 @@ func hops(a *schemas.Action, p *path, before []schemas.Hop) []schemas.Hop {
 		if h.Name == "" && i > 0 {
 			h.Name = p.steps[i-1].edge.ParentName
 		}
-		joined := p.loose && b.Child == p.fork // stands for several bindings
-		if !joined && !b.Proof.IsZero() && provesItself(a, b, before) {
-			h.Proof, h.AtNanos = a.ID, a.TimeNanos
-		}
 		out = append(out, h)
 	}
 	return out
-}
-
-// provesItself reports whether the event itself makes a binding. Its own
-// record is then the proof that is shown, whoever proved it first. A row that
-// came back from the tables no longer has the bindings of its event, but its
-// hops as written say the same.
-func provesItself(a *schemas.Action, b *schemas.Binding, before []schemas.Hop) bool {
-	for i := range a.Makes {
-		m := &a.Makes[i]
-		if m.Child == b.Child && m.Parent == b.Parent && m.Relation == b.Relation && m.Strength == b.Strength && m.FromNanos == b.FromNanos {
-			return true
-		}
-	}
-	for i := 1; i < len(before); i++ {
-		h := &before[i]
-		if b.FromNanos == 0 && h.Proof == a.ID && h.Key == b.Child && h.Relation == b.Relation && h.Strength == b.Strength && !before[i-1].Lent && before[i-1].Key == b.Parent {
-			return true
-		}
-	}
-	return false
 }
 
 func rootName(a *schemas.Action, p *path) string {

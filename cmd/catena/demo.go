@@ -47,13 +47,16 @@ func demoStories() []story {
 	return []story{
 		{"1-agent", "An AI agent acts for a person", "Who asked for the customer data that was read from S3 and DynamoDB?",
 			"One chain from the login to every cloud call: exact where the span names the request, inferred where only time on the instance ties it.",
-			[]string{"session:okta:102fixtureALICEdesk1", "session:gen_ai.conversation:conv-fixture-carol-0001"}},
+			[]string{"session:okta:102fixtureALICEdesk1"}},
+		{"1b-agent-without-token-id", "The same, without the token's id on the agent's span", "What is still known, and what is missing?",
+			"The person is named, as stated: only the span says that it was Carol. Her login was found by name and time and lends its second factor, nothing more.",
+			[]string{"session:gen_ai.conversation:conv-fixture-carol-0001"}},
 		{"2-cicd", "A pipeline deploys, changes a secret and rolls back", "Was each step the same identity, or was there delegation?",
 			"Deploy and secret used the run's own key; the rollback ran with a token minted for rollback-bot by that key: delegation, same root.",
-			[]string{"session:github.run:8800001003"}},
+			[]string{"session:github.run:9000001003"}},
 		{"3-jit", "A job gets access for half an hour", "Which commands ran under the grant, and what ran outside it?",
 			"The migration carries its grant; the last statement came after the window had closed.",
-			[]string{"session:github.run:8800003001"}},
+			[]string{"session:github.run:9000003001"}},
 		{"4-incident", "A stolen pod token", "Where was the token used, and what did it touch?",
 			"The token says one pod, the address says another: divergent.",
 			[]string{"workload:k8s.pod_uid:6c9852d6-d286-47db-8ed0-2d3cbbb3e45a", "token:aws.access_key:ASIAFIXTUREIRSA00002"}},
@@ -243,8 +246,9 @@ func (d *demo) wait(ctx context.Context, records int, ended <-chan error) error 
 // tell prints the stories and the statements to try.
 func (d *demo) tell(ctx context.Context) error {
 	p := &painter{w: d.env.stdout, colour: d.env.terminal}
-	for i, s := range demoStories() {
-		fmt.Fprintf(d.env.stdout, "\n%s\n%s\n\n", p.paint(bold, fmt.Sprintf("Story %d. %s", i+1, s.title)), s.question)
+	for _, s := range demoStories() {
+		number, _, _ := strings.Cut(s.dir, "-")
+		fmt.Fprintf(d.env.stdout, "\n%s\n%s\n\n", p.paint(bold, fmt.Sprintf("Story %s. %s", number, s.title)), s.question)
 		if err := d.drawChains(ctx, p, s); err != nil {
 			return err
 		}
@@ -280,6 +284,7 @@ func (d *demo) drawChains(ctx context.Context, p *painter, s story) error {
 				return err
 			}
 			p.chain(rows)
+			p.lack(rows)
 		}
 	}
 	if len(drawn) == 0 {

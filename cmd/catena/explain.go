@@ -234,3 +234,13 @@ func missing(a *schemas.Action) string {
 		return ""
 	}
 }
+
+// lack prints what would have proven a chain whose weakest step is a claim.
+func (p *painter) lack(rows []*schemas.Action) {
+	for _, a := range rows {
+		if a.Reason == schemas.ReasonSelfReported {
+			fmt.Fprintln(p.w, p.paint(yellow, "missing: ")+missing(a))
+			return
+		}
+	}
+}

@@ -271,3 +271,6 @@ func hopText(a *schemas.Action) string {
 
 // processingTimes are the members of a line that tell when it was made.
 var processingTimes = regexp.MustCompile(`"(ingested_at|attributed_at)":"[^"]*",?`)
+
+// offsets are where a record lay in its file.
+var offsets = regexp.MustCompile(`"offset":\d+,`)

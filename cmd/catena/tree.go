@@ -106,6 +106,9 @@ func (t *chainTree) folds(a *schemas.Action) bool {
 
 // likeness is equal for actions that differ in time and resource only.
 func likeness(a *schemas.Action) string {
+	if a.Class == schemas.ClassCommand {
+		return "" // each one counts
+	}
 	return fmt.Sprint(a.Class, a.Event.Action, a.Outcome, a.Grade, a.Reason, a.Flags, a.GrantID, a.FirstKey(schemas.KindToken))
 }
 
@@ -178,8 +181,8 @@ func (t *chainTree) key(a *schemas.Action, i int) string {
 func (t *chainTree) line(a *schemas.Action) string {
 	p := t.p
 	parts := []string{p.paint(dim, clock(a.TimeNanos)), a.Class.String(), p.paint(bold, a.Event.Action)}
-	if a.Resource != "" {
-		parts = append(parts, shorten(a.Resource, 60))
+	if r := object(a); r != "" {
+		parts = append(parts, shorten(r, 60))
 	}
 	if a.Outcome != schemas.OutcomeSuccess {
 		parts = append(parts, p.paint(red, a.Outcome.String()))
@@ -193,6 +196,9 @@ func (t *chainTree) line(a *schemas.Action) string {
 		parts = append(parts, p.paint(dim, "cause "+a.CauseGrade.String()))
 	}
 	parts = append(parts, t.via(a)...)
+	if a.Authority != "" {
+		parts = append(parts, p.paint(dim, "as "+a.Authority[strings.LastIndexAny(a.Authority, "/")+1:]))
+	}
 	if a.PolicyDecision != schemas.VerdictNone {
 		code := green
 		if a.PolicyDecision == schemas.VerdictDeny {
@@ -208,6 +214,20 @@ func (t *chainTree) line(a *schemas.Action) string {
 	}
 	parts = append(parts, p.paint(dim, fmt.Sprintf("%s/%d@%d", a.Evidence.Topic, a.Evidence.Partition, a.Evidence.Offset)))
 	return strings.Join(parts, "  ")
+}
+
+// object is what an action was about: of a command its text, of the rest the
+// resource, unless the action's name has it already.
+func object(a *schemas.Action) string {
+	for _, attr := range a.Attributes {
+		if a.Class == schemas.ClassCommand && attr.Name == "statement" {
+			return attr.Value
+		}
+	}
+	if strings.HasSuffix(a.Event.Action, " "+a.Resource) {
+		return ""
+	}
+	return a.Resource
 }
 
 // via names the credential where the line above is a call, not the key.

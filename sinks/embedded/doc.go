@@ -3,8 +3,8 @@
 //
 //	clickhouse-go, curl, … --HTTP--> Handler --Statement--> Engine --purego--> libchdb.so
 //	                                    |                      |
-//	                       native.go: re-encodes         one connection per statement,
-//	                       Native blocks                 or the session's own
+//	                        native.go: Native blocks     one connection a statement,
+//	                        at the client's revision     or the session's own
 //
 // The engine is libchdb, a shared library of 560 MB that deploy/dev/libchdb.sh fetches. It is loaded without cgo by
 // [Open], never at start-up. Only linux/amd64 with glibc is supported; elsewhere the package compiles and Open says so.
@@ -32,9 +32,10 @@
 // and after, puts back what Go had, and gives handlers that the library adds for itself (the stack trace signal of
 // system.stack_trace) SA_ONSTACK, without which a handler would run on a goroutine's small stack.
 //
-// A connection is cheap: 0.1 ms to open and close, measured, against 0.8 ms for SELECT 1. So every statement
-// gets a fresh one, and settings, USE, parameters and temporary tables cannot leak from one request to the next.
-// Statements on different connections run in parallel; a connection runs one at a time.
+// A connection is cheap: 0.1 ms to open and close, measured, against 0.8 ms for SELECT 1. So every statement gets a fresh
+// one, and settings, USE, parameters and temporary tables cannot leak from one request to the next. Statements on different
+// connections run in parallel; a connection runs one at a time. Closing one under a running statement aborts the process,
+// so Close cancels and waits.
 //
 // Cancelling. The C interface can cancel a stream between two chunks, and nothing else. A statement is therefore tagged
 // through the setting query_cache_tag (a label with no effect: the engine has no query cache), and cancelling its context
@@ -44,17 +45,19 @@
 // TSV or JSONEachRow, wrong for JSON, Pretty, Parquet or anything with a header. Only the formats in streamable
 // are streamed; the others are built in memory by the engine, within max_memory_usage. Only SELECT can be streamed at all.
 //
-// Native blocks. libchdb writes Native at revision 0: no block info, no serialization flag per column. Over HTTP a
-// client names the revision it wants in client_protocol_version, so SELECT results are decoded and encoded again. Data of
-// an INSERT is revision 0 over HTTP, as with a ClickHouse server.
+// Native blocks. libchdb writes Native at revision 0: no block info, no serialization flag per column. Over HTTP a client
+// names the revision it wants in client_protocol_version, so the bytes in between are added on the way out. Data of an
+// INSERT is revision 0 over HTTP whatever the client names, as with a ClickHouse server.
 //
 // Inserts do not travel in the query text: the engine's multi-statement reader ends an INSERT at the first blank line of
-// its data, which binary data contains. Data goes through chdb_stream_insert instead, which is length-delimited.
+// its data, which binary data contains. Data goes through chdb_stream_insert instead, which is length-delimited. It knows no
+// input(), and the other way would insert nothing without an error, so INSERT … SELECT … FROM input() is refused.
 //
 // Files. The engine believes that it is clickhouse-local, whose user may read and write every file of the host. Unless
-// [Options.HostFiles] is set, the FILE source and the File table engine are revoked, and INTO OUTFILE and FROM INFILE are
-// refused over HTTP, as a server does. This narrows what SQL can reach; it is no sandbox. Who may send SQL may use what the
-// process may use: run it as a user of its own.
+// [Options.HostFiles] is set, the FILE source and the File table engine are revoked; INTO OUTFILE and FROM INFILE are refused
+// always, as a server does. SYSTEM SHUTDOWN, which would end this process, is revoked too. This narrows what SQL can reach
+// and is no sandbox: the function file() and a dictionary's file source still read. Who may send SQL may read what the
+// process may read: run it as a user of its own.
 //
 // The engine's own query id is random; X-ClickHouse-Query-Id echoes the client's and system.processes shows the engine's.
 package embedded

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -400,6 +401,27 @@ func TestHTTPSession(t *testing.T) {
 	}
 	if got := in("s1", "SELECT 1", "session_check", "1"); got.header.Get("X-ClickHouse-Exception-Code") != "372" {
 		t.Errorf("closed session lives: %q", got.body)
+	}
+	// A session survives a statement that was stopped.
+	if got := in("s5", "SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 5", "max_execution_time", "1"); got.status != 408 {
+		t.Errorf("timeout: %d %q", got.status, got.body)
+	}
+	if got := in("s5", "SELECT getSetting('max_execution_time')"); got.body != "0\n" {
+		t.Errorf("after the timeout: %q", got.body)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "POST", query(server, "session_id", "s5"), strings.NewReader("SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 6"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := http.DefaultClient.Do(req); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error("got", err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); in("s5", "SELECT 1", "session_check", "1").body != "1\n"; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the session of a client that has gone stays locked")
+		}
 	}
 	slow := make(chan answer)
 	go func() { slow <- in("s4", "SELECT sleep(1)") }()

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"catena/schemas"
+	"catena/sinks/jsonl"
+)
+
+// TestRealCloudTrail: keys minted and used in one file of real records lead to
+// the identity that minted them, and the one file whose mint is missing says
+// so. The same in any order, byte for byte.
+func TestRealCloudTrail(t *testing.T) {
+	files := map[string]bool{}
+	for _, f := range realFiles(t) {
+		files[f] = true
+	}
+	if len(files) == 0 {
+		t.Skip("CATENA_SAMPLES is not set: no real records to read")
+	}
+	dir := filepath.Join(os.Getenv("CATENA_SAMPLES"), "cloudtrail-stratus")
+	uses := 0
+	for _, test := range []struct {
+		file, key, parent, user string
+		uses                    int
+	}{
+		{"aws.credential-access.ec2-get-password-data", "ASIANQQHHS551LWULIWD", "AKIAWOGXN38MFN92ING5", "user/christophe", 30},
+		{"aws.defense-evasion.organizations-leave", "ASIA36EV31F1RB3OA8IG", "AKIADVISM0T50G52IF0D", "user/christophe", 1},
+		{"aws.discovery.ec2-download-user-data", "ASIA4URVX2JM5MT0ZGK8", "AKIAMJ2320ZAXACWCPJI", "user/christophe", 15},
+		{"aws.execution.ec2-launch-unusual-instances", "ASIA9F6MXE9HSYOXYQOS", "AKIAR7ISFR69YWROPYAN", "user/christophe", 1},
+		{"aws.persistence.sts-federation-token", "ASIASTJKC5GCM7ZE6LUP", "AKIA6V1GNZTT65XQH36M", "user/stratus-red-team-user-federation-user", 1},
+	} {
+		n := 0
+		for _, a := range stitchRecords(t, realRecords(t, filepath.Join(dir, test.file+".json"))) {
+			if a.FirstKey(schemas.KindToken).Value != test.key {
+				continue
+			}
+			n++
+			parent := slices.ContainsFunc(a.Hops, func(h schemas.Hop) bool { return h.Key.Value == test.parent })
+			if a.Grade != schemas.GradeProven || !strings.HasSuffix(a.Root.Value, test.user) || !parent {
+				t.Errorf("%s: %s: %v %v root %v hops %s", test.file, a.Event.Action, a.Grade, a.Reason, a.Root, hopText(a))
+			}
+		}
+		if n != test.uses {
+			t.Errorf("%s: %d uses of %s, want %d", test.file, n, test.key, test.uses)
+		}
+		uses += n
+	}
+	t.Logf("%d of 48 uses lead to the identity that minted the key", uses)
+
+	stolen := 0
+	for _, a := range stitchRecords(t, realRecords(t, filepath.Join(dir, "aws.credential-access.ec2-steal-instance-credentials.json"))) {
+		if !strings.HasPrefix(a.FirstKey(schemas.KindToken).Value, "ASIA") {
+			continue
+		}
+		stolen++
+		if a.Grade == schemas.GradeProven || a.Reason == schemas.ReasonComplete {
+			t.Errorf("stolen key: %s: %v %v", a.Event.Action, a.Grade, a.Reason)
+		}
+	}
+	if stolen == 0 {
+		t.Error("no use of the stolen key was seen")
+	}
+
+	for f := range files {
+		records := realRecords(t, f)
+		want := storyLines(t, records, 50)
+		rng := rand.New(rand.NewPCG(7, uint64(len(f))))
+		rng.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
+		if got := storyLines(t, records, 3); got != want {
+			t.Errorf("%s: another order gives other rows: %s", f, firstDifference(want, got))
+		}
+	}
+}
+
+// realRecords reads a file of records.
+func realRecords(t *testing.T, file string) []schemas.Record {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(text, &list); err != nil {
+		t.Fatal(err)
+	}
+	records := make([]schemas.Record, 0, len(list))
+	for i, v := range list {
+		records = append(records, schemas.Record{Topic: filepath.Base(file), Offset: int64(i), Value: v})
+	}
+	return records
+}
+
+func stitchRecords(t *testing.T, records []schemas.Record) []*schemas.Action {
+	t.Helper()
+	rows, _ := stitchAll(t, records, 10)
+	if len(rows) != len(records) {
+		t.Errorf("%d rows of %d records", len(rows), len(records))
+	}
+	return slices.SortedFunc(maps.Values(rows), actionOrder)
+}
+
+// TestStitchCommand runs the command over a story's files and over a shuffled
+// copy of them: the same lines but for offsets and processing times.
+func TestStitchCommand(t *testing.T) {
+	dir := t.TempDir()
+	lines := map[bool][]byte{}
+	for _, shuffled := range []bool{false, true} {
+		var files []string
+		for _, name := range storyFiles() {
+			if !strings.Contains(name, "1-agent") {
+				continue
+			}
+			var values [][]byte
+			err := eachStoryRecord(name, func(v []byte) error {
+				values = append(values, bytes.ReplaceAll(v, []byte("\n"), nil))
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if shuffled {
+				slices.Reverse(values)
+			}
+			file := filepath.Join(dir, topicOf(name))
+			if err := os.WriteFile(file, bytes.Join(values, []byte("\n")), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, file)
+		}
+		var stdout, stderr bytes.Buffer
+		env := &environment{stdout: &stdout, stderr: &stderr, getenv: os.Getenv}
+		if code := run(t.Context(), env, append([]string{"stitch"}, files...)); code != exitOK {
+			t.Fatalf("exit code %d: %s", code, stderr.String())
+		}
+		if strings.Contains(stdout.String()+stderr.String(), "FIXTURESECRET") {
+			t.Error("a secret stands in the output")
+		}
+		lines[shuffled] = offsets.ReplaceAll(processingTimes.ReplaceAll(stdout.Bytes(), nil), nil)
+		for line := range bytes.Lines(stdout.Bytes()) {
+			if _, err := jsonl.Decode(line); err != nil {
+				t.Fatalf("a line cannot be read back: %v", err)
+			}
+		}
+	}
+	if n := bytes.Count(lines[false], []byte("\n")); n < 40 {
+		t.Errorf("%d lines, want one for each action", n)
+	}
+	if !bytes.Equal(lines[false], lines[true]) {
+		t.Error(firstDifference(string(lines[false]), string(lines[true])))
+	}
+}
