@@ -92,21 +92,18 @@ type Engine struct {
 
 // row is an action that later events may still improve.
 type row struct {
-	act      *schemas.Action // as last written
-	deps     []*node
-	part     partition
-	revision uint32
-	dirty    bool
-	done     bool
-	restored bool        // came back from the tables, without what they do not hold
-	frozen   bool        // a key that it rests on was dropped: what is written stays
-	judged   schemas.Key // of a decision: the call that it was attached to
-	// What the record itself says; the chain's own facts replace it.
-	authMethod string
-	mfa        schemas.MFA
-	overNanos  int64 // event time at which the action was over; from the future: its arrival
-	heapAt     int
-	bytes      int
+	act       *schemas.Action // as last written
+	deps      []*node
+	part      partition
+	revision  uint32
+	dirty     bool
+	done      bool
+	restored  bool        // came back from the tables, without what they do not hold
+	frozen    bool        // a key that it rests on was dropped: what is written stays
+	judged    schemas.Key // of a decision: the call that it was attached to
+	overNanos int64       // event time at which the action was over; from the future: its arrival
+	heapAt    int
+	bytes     int
 }
 
 // New makes an engine with nothing in its state.
@@ -189,7 +186,7 @@ func (e *Engine) take(out *Output, borrowed *schemas.Event) {
 		e.stats.BindOnly++
 		return
 	}
-	e.admit(&schemas.Action{Event: ev}, 0)
+	e.admit(&schemas.Action{Event: ev, RecordAuthMethod: ev.AuthMethod, RecordMFA: ev.MFA}, 0)
 }
 
 // learnFrom takes in the bindings that an event proves, and the ends.
@@ -220,27 +217,10 @@ func (e *Engine) Restore(out *Output, bindings []schemas.Binding, actions []*sch
 		if e.rows[a.ID] == nil {
 			r := e.admit(a, uint32(a.Version&schemas.MaxRevision))
 			r.restored = true
-			e.disown(r)
 		}
 	}
 	e.settle(out)
 	e.shrink()
-}
-
-// disown takes from a restored row what a login session on its path had lent
-// it: the tables do not tell that apart from what the record itself said.
-// Whether it is lent again is worked out anew.
-func (e *Engine) disown(r *row) {
-	for _, h := range r.act.Hops {
-		if h.Key.Kind != schemas.KindSession || h.Relation != schemas.RelationAuthenticated {
-			continue
-		}
-		n := e.state.find(h.Key)
-		if n == nil || slices.ContainsFunc(n.up, func(b schemas.Binding) bool { return b.MFA != schemas.MFAUnknown || b.AuthMethod != "" }) {
-			r.mfa, r.authMethod = schemas.MFAUnknown, ""
-			return
-		}
-	}
 }
 
 // ownBinding completes a binding with the event that proves it.
@@ -336,7 +316,6 @@ func (e *Engine) again(out *Output, r *row, borrowed *schemas.Event) {
 	act := *r.act
 	if r.restored {
 		r.restored = false
-		r.authMethod, r.mfa = ev.AuthMethod, ev.MFA
 		ev.AuthMethod, ev.MFA, ev.Flags, ev.Evidence = act.AuthMethod, act.MFA, act.Flags, act.Evidence // as written
 		act.Event = ev
 	}
@@ -351,7 +330,7 @@ func (e *Engine) again(out *Output, r *row, borrowed *schemas.Event) {
 // admit makes an action a waiting row, to be resolved when the call settles.
 func (e *Engine) admit(act *schemas.Action, revision uint32) *row {
 	r := &row{act: act, part: partition{act.Evidence.Topic, act.Evidence.Partition}, revision: revision,
-		authMethod: act.AuthMethod, mfa: act.MFA, overNanos: max(act.TimeNanos, act.EndedNanos)}
+		overNanos: max(act.TimeNanos, act.EndedNanos)}
 	if act.Flags&schemas.FlagFutureTime != 0 {
 		r.overNanos = act.Evidence.TimestampNanos
 	}

@@ -22,9 +22,9 @@ func (e *Engine) resolve(r *row) bool {
 	if before.Version != 0 { // it was handed out, and may no longer change
 		now = new(schemas.Action)
 	}
-	*now = schemas.Action{Event: before.Event, Version: before.Version}
+	*now = schemas.Action{Event: before.Event, Version: before.Version, RecordAuthMethod: before.RecordAuthMethod, RecordMFA: before.RecordMFA}
 	now.Flags &= flagsOfRecord
-	now.AuthMethod, now.MFA = r.authMethod, r.mfa
+	now.AuthMethod, now.MFA = now.RecordAuthMethod, now.RecordMFA
 	w := e.walkerFor(r)
 	paths := w.all(&now.Event)
 	e.attribute(now, paths)
@@ -570,7 +570,7 @@ func (e *Engine) lend(a *schemas.Action, w *walker) {
 	if root == nil {
 		return
 	}
-	var fit *schemas.Binding
+	var fit []*schemas.Binding
 	for _, k := range root.down {
 		n := e.state.find(k)
 		if n == nil {
@@ -586,20 +586,22 @@ func (e *Engine) lend(a *schemas.Action, w *walker) {
 		b := &n.up[i]
 		begun := b.ProofNanos <= a.TimeNanos+w.slack && b.ProofNanos > a.TimeNanos-loginWindow
 		over := n.endedNanos != 0 && a.TimeNanos > n.endedNanos+w.slack || n.revokedNanos != 0 && a.TimeNanos > n.revokedNanos+w.slack
-		if !begun || over {
-			continue
+		if begun && !over {
+			fit = append(fit, b)
 		}
-		if fit != nil {
-			return // two sessions fit: none is shown
-		}
-		fit = b
 	}
-	if fit == nil {
-		return
+	// Sessions of tools that one logs in to besides tell nothing of factors.
+	telling := func(b *schemas.Binding) bool { return b.MFA != schemas.MFAUnknown || b.AuthMethod != "" }
+	if slices.ContainsFunc(fit, telling) {
+		fit = slices.DeleteFunc(fit, func(b *schemas.Binding) bool { return !telling(b) })
 	}
-	a.MFA, a.AuthMethod = fit.MFA, fit.AuthMethod
-	a.Hops = slices.Insert(a.Hops, 1, schemas.Hop{Key: fit.Child, Name: fit.ChildName, Relation: fit.Relation,
-		Strength: schemas.StrengthWeak, Proof: fit.Proof, AtNanos: fit.ProofNanos, Lent: true})
+	if len(fit) != 1 {
+		return // of two that fit none is shown
+	}
+	b := fit[0]
+	a.MFA, a.AuthMethod = b.MFA, b.AuthMethod
+	a.Hops = slices.Insert(a.Hops, 1, schemas.Hop{Key: b.Child, Name: b.ChildName, Relation: b.Relation,
+		Strength: schemas.StrengthWeak, Proof: b.Proof, AtNanos: b.ProofNanos, Lent: true})
 }
 
 // compare holds the paths of one action against each other: different people
@@ -687,7 +689,7 @@ func (e *Engine) checkAddress(a *schemas.Action, w *walker, paths []path) {
 		return
 	}
 	e.state.depend(n, w.row)
-	if len(n.down) > 0 {
+	if known := slices.ContainsFunc(n.down, func(k schemas.Key) bool { return private(k.Value) == private(a.SourceIP) }); known {
 		if !slices.ContainsFunc(n.down, func(k schemas.Key) bool { return k.Value == a.SourceIP }) {
 			a.Flags |= schemas.FlagNewSourceIP
 		}
@@ -697,6 +699,13 @@ func (e *Engine) checkAddress(a *schemas.Action, w *walker, paths []path) {
 	if token != nil && token.firstUse.ip != "" && token.firstUse.ip != a.SourceIP {
 		a.Flags |= schemas.FlagNewSourceIP
 	}
+}
+
+// private reports whether an address is one that networks translate on the way
+// out: a workload known by such a one calls the world from another.
+func private(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.IsPrivate()
 }
 
 // isAddress tells an address from a service's name, which some sources put in

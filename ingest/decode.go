@@ -177,7 +177,7 @@ func (sh *shared) decoder() *Decoder {
 	d := &Decoder{shared: sh, all: map[string]*topicState{}}
 	d.eval.walker = &walker{limit: sh.opts.MaxItems}
 	d.eval.maxDepth = sh.opts.MaxDepth
-	d.eval.secrets = sh.redactor
+	d.eval.secrets, d.eval.element = sh.redactor, -1
 	return d
 }
 
@@ -386,8 +386,6 @@ func (d *Decoder) unknown(doc string) {
 
 // event makes the event of the document that the program has walked over.
 func (d *Decoder) event(p *program, doc string) {
-	e := &d.eval
-	e.element, e.hidden = -1, false
 	d.applyRules(p)
 	nanos, ok := d.timeOf(p.time)
 	if !ok {

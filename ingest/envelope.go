@@ -197,12 +197,15 @@ func (d *Decoder) content(s string, level int) {
 	outer := w.cursor
 	w.open(s)
 	switch p := w.blanks(0); {
+	// Protobuf begins with what JSON takes for a line feed, and may go on with
+	// what looks like a bracket.
+	case level == 0 && s != "" && s[0] == '\n' && d.protobuf(s, p < len(s) && s[p] != '{' && s[p] != '['):
 	case p == len(s):
 		d.dead(schemas.DeadEmpty, s, "the value is empty%s: if it is the tombstone of a compacted topic, read the topic it is made from", d.item())
 	case s[p] == '{' || s[p] == '[':
 		d.json(p, level)
 	default:
-		d.protobuf(s)
+		d.protobuf(s, true)
 	}
 	w.cursor = outer
 }

@@ -28,11 +28,14 @@ const (
 	signalUnclear // OTLP by its structure, without a record that tells which
 )
 
-// protobuf decodes a value that is not JSON.
-func (d *Decoder) protobuf(s string) {
+// protobuf decodes OTLP. It reports whether it did: always, if the value is to
+// be decoded as it is, and otherwise if it is OTLP beyond doubt.
+func (d *Decoder) protobuf(s string, always bool) bool {
 	b := unsafe.Slice(unsafe.StringData(s), len(s)) // read only
 	kind := sniff(b)
 	switch {
+	case !always && kind != signalSpans && kind != signalLogs && kind != signalMetrics:
+		return false
 	case kind == signalSpans:
 		d.spans(b)
 	case kind == signalLogs:
@@ -48,6 +51,7 @@ func (d *Decoder) protobuf(s string) {
 	default:
 		d.dead(schemas.DeadUnknownFormat, s, "the record begins with neither { nor [, and is no OTLP protobuf%s: fix the topic's format, or what writes to it", d.item())
 	}
+	return true
 }
 
 // field is one field of a message: bytes of a length-delimited one, else a

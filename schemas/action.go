@@ -21,6 +21,12 @@ type Action struct {
 	CauseGrade CauseGrade
 	Candidates []Candidate // competing parents, when more than one fits
 
+	// What the record itself says of how the person was authenticated. What is
+	// known of the chain stands in AuthMethod and MFA and may come from another
+	// record; kept apart, it can be worked out anew after a restart.
+	RecordAuthMethod string
+	RecordMFA        MFA
+
 	GrantID        string
 	PolicyDecision Verdict
 	PolicyID       string

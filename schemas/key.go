@@ -119,7 +119,7 @@ func (k Key) LongLived() bool {
 		switch k.Namespace {
 		case "aws.access_key":
 			return strings.HasPrefix(k.Value, "AKIA") // ASIA keys last hours
-		case "x509.sha256", "okta.api_token", "github.token", "gcp.sa_key":
+		case "x509.sha256", "okta.api_token", "github.hashed", "gcp.sa_key":
 			return true
 		}
 		return false

@@ -13,5 +13,5 @@ var actionColumns = [...]string{
 	"cause_id", "cause_grade", "candidates",
 	"authority", "scopes", "grant_id", "policy_decision", "policy_id", "auth_method", "mfa", "flags",
 	"topic", "partition", "offset", "record_index", "raw_sha256", "ingested_at", "attributed_at", "version", "attributes",
-	"keys", "redacted", "decision", "decision_id", "decision_policy", "time_nanos", "ended_nanos", "resolution_nanos",
+	"keys", "redacted", "self_reported", "record_auth_method", "record_mfa", "decision", "decision_id", "decision_policy", "time_nanos", "ended_nanos", "resolution_nanos",
 }

@@ -401,18 +401,19 @@ func (w *Writer) write(b *Batch) (err error) {
 		b.DeadLetters = append(b.DeadLetters, schemas.DeadLetter{Evidence: e, Reason: schemas.DeadRejected, Error: text})
 		w.count(func(s *Stats) { s.Rejected++ })
 	}
-	b.Actions, err = writeOrReject(w, b.Actions,
-		func(rows []*schemas.Action) Batch { return Batch{Actions: rows} },
-		func(a *schemas.Action, err error) {
-			reject(a.Evidence, fmt.Sprintf("the row of event %s was refused: %v", a.ID, err))
-		})
-	if err != nil {
-		return err
-	}
+	// Bindings first: whoever reads a row then finds what it rests on.
 	b.Bindings, err = writeOrReject(w, b.Bindings,
 		func(rows []schemas.Binding) Batch { return Batch{Bindings: rows} },
 		func(x schemas.Binding, err error) {
 			reject(x.Evidence, fmt.Sprintf("the binding of %s to %s was refused: %v", x.Child, x.Parent, err))
+		})
+	if err != nil {
+		return err
+	}
+	b.Actions, err = writeOrReject(w, b.Actions,
+		func(rows []*schemas.Action) Batch { return Batch{Actions: rows} },
+		func(a *schemas.Action, err error) {
+			reject(a.Evidence, fmt.Sprintf("the row of event %s was refused: %v", a.ID, err))
 		})
 	if err != nil {
 		return err

@@ -145,7 +145,7 @@ func TestProgressIsWrittenLastAndOnce(t *testing.T) {
 			Progress: []schemas.Progress{{Topic: "t", Partition: 1, Offset: 9}, {Topic: "t", Partition: 0, Offset: 2}},
 		}, upTo(3))
 		closeWriter(t, w)
-		expectShape(t, m, "2a0b0d0p 0a3b0d0p 0a0b3d0p 0a0b0d2p")
+		expectShape(t, m, "0a3b0d0p 2a0b0d0p 0a0b3d0p 0a0b0d2p")
 		want := []schemas.Progress{{Topic: "t", Partition: 0, Offset: 3}, {Topic: "t", Partition: 1, Offset: 9}}
 		if !slices.Equal(m.writes[3].Progress, want) {
 			t.Errorf("progress %+v, want %+v", m.writes[3].Progress, want)

@@ -73,7 +73,7 @@ func newShift(now time.Time, round int) shift {
 var (
 	textTime  = regexp.MustCompile(`2026-03-0[12]T\d\d:\d\d:\d\d`)
 	epochTime = regexp.MustCompile(`\b1772[34]\d{5}(\d{3})?(\d{6})?\b`)
-	freshID   = regexp.MustCompile(`\b([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{16}|ASIA[A-Z0-9]{16}|102[A-Za-z0-9_-]{12,}|AT\.[A-Za-z0-9_-]{6,}|conv-[a-z0-9-]+|90\d{8,9})\b`)
+	freshID   = regexp.MustCompile(`\b([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{16}|ASIA[A-Z0-9]{16}|FX[0-9A-Z]{14}|102[A-Za-z0-9_-]{12,}|AT\.[A-Za-z0-9_-]{6,}|conv-[a-z0-9-]+|90\d{8,9})\b`)
 )
 
 func (s shift) apply(value []byte) []byte {
@@ -102,6 +102,8 @@ func (s shift) id(b []byte) []byte {
 	switch b[0] {
 	case 'A', '1', 'c':
 		keep = 5
+	case 'F':
+		keep = 2
 	}
 	if epochTime.Match(b) {
 		return b

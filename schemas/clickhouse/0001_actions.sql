@@ -83,6 +83,9 @@ CREATE TABLE IF NOT EXISTS actions
     -- the times to the nanosecond, since order within a microsecond decides which mint comes first.
     keys             Array(String) CODEC(ZSTD(1)),
     redacted         Bool,
+    self_reported    Bool,
+    record_auth_method LowCardinality(String),   -- what the record itself says; auth_method and mfa are the chain's
+    record_mfa       LowCardinality(String),
     decision         LowCardinality(String),     -- what this event itself decided, if it is a policy decision
     decision_id      String CODEC(ZSTD(1)),
     decision_policy  String CODEC(ZSTD(1)),

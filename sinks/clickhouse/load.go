@@ -324,7 +324,8 @@ type actionReader struct {
 	authority, scopes, grant, policyDecision, policyID, authMethod, mfa string
 	flags, attributeNames, attributeValues, keys                        []string
 	version                                                             uint64
-	redacted                                                            bool
+	redacted, selfReported                                              bool
+	recordAuthMethod, recordMFA                                         string
 	decision, decisionID, decisionPolicy                                string
 	timeNanos, endedNanos, resolutionNanos                              int64
 }
@@ -344,7 +345,8 @@ func (r *actionReader) fields() []field {
 		{"authority", &r.authority}, {"scopes", &r.scopes}, {"grant_id", &r.grant},
 		{"policy_decision", &r.policyDecision}, {"policy_id", &r.policyID}, {"auth_method", &r.authMethod}, {"mfa", &r.mfa},
 		{"flags", &r.flags}, {"mapKeys(attributes)", &r.attributeNames}, {"mapValues(attributes)", &r.attributeValues}, {"keys", &r.keys},
-		{"version", &r.version}, {"redacted", &r.redacted},
+		{"version", &r.version}, {"redacted", &r.redacted}, {"self_reported", &r.selfReported},
+		{"record_auth_method", &r.recordAuthMethod}, {"record_mfa", &r.recordMFA},
 		{"decision", &r.decision}, {"decision_id", &r.decisionID}, {"decision_policy", &r.decisionPolicy},
 		{"time_nanos", &r.timeNanos}, {"ended_nanos", &r.endedNanos}, {"resolution_nanos", &r.resolutionNanos},
 	}...)
@@ -358,8 +360,9 @@ func (r *actionReader) build() (*schemas.Action, error) {
 		ChainID: schemas.ID(r.chain), Root: w.keyOf("root_id", r.rootKind, r.rootID), RootName: r.rootName,
 		Hops: r.hops(&w), Depth: int(r.depth), Frontier: w.key("frontier", r.frontier),
 		CauseID: schemas.ID(r.cause), CauseGrade: parseWord(&w, "cause_grade", r.causeGrade, schemas.ParseCauseGrade),
-		Candidates: r.candidates(&w),
-		GrantID:    r.grant, PolicyDecision: parseWord(&w, "policy_decision", r.policyDecision, schemas.ParseVerdict), PolicyID: r.policyID,
+		Candidates:       r.candidates(&w),
+		RecordAuthMethod: r.recordAuthMethod, RecordMFA: parseWord(&w, "record_mfa", r.recordMFA, schemas.ParseMFA),
+		GrantID: r.grant, PolicyDecision: parseWord(&w, "policy_decision", r.policyDecision, schemas.ParseVerdict), PolicyID: r.policyID,
 		Version: r.version,
 	}
 	return a, w.err
@@ -375,7 +378,7 @@ func (r *actionReader) event(w *words) schemas.Event {
 		Authority: r.authority, Scopes: r.scopes, AuthMethod: r.authMethod, MFA: parseWord(w, "mfa", r.mfa, schemas.ParseMFA),
 		Decision: schemas.Decision{Verdict: parseWord(w, "decision", r.decision, schemas.ParseVerdict), ID: r.decisionID, Policy: r.decisionPolicy},
 		SourceIP: r.sourceIP, UserAgent: r.userAgent, TraceID: r.traceID, SpanID: r.spanID,
-		Redacted: r.redacted, Evidence: r.evidence(w),
+		Redacted: r.redacted, SelfReported: r.selfReported, Evidence: r.evidence(w),
 	}
 	for _, f := range r.flags {
 		e.Flags |= parseWord(w, "flags", f, schemas.ParseFlag)

@@ -106,6 +106,9 @@ func actionCells() []cells[schemas.Action] {
 
 		list("keys", func(a *row) []schemas.Key { return a.Keys }, keyText("", func(k *schemas.Key) schemas.Key { return *k })),
 		bools("redacted", func(a *row) bool { return a.Redacted }),
+		bools("self_reported", func(a *row) bool { return a.SelfReported }),
+		word("record_auth_method", func(a *row) string { return a.RecordAuthMethod }),
+		word("record_mfa", func(a *row) string { return a.RecordMFA.String() }),
 		word("decision", func(a *row) string { return a.Decision.Verdict.String() }),
 		text("decision_id", func(a *row) string { return a.Decision.ID }),
 		text("decision_policy", func(a *row) string { return a.Decision.Policy }),

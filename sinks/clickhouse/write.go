@@ -19,15 +19,15 @@ func (s *Store) Write(ctx context.Context, b *sinks.Batch) error {
 	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(s.insert))
 	t := &s.tables
 
+	if err := insertAll(ctx, s, t.bindings, b.Bindings); err != nil {
+		return err
+	}
 	t.actions.reset()
 	for _, a := range b.Actions {
 		t.actions.add(a)
 	}
 	if err := t.actions.send(ctx, s); err != nil {
 		return classify(s.explain(err))
-	}
-	if err := insertAll(ctx, s, t.bindings, b.Bindings); err != nil {
-		return err
 	}
 	if err := insertAll(ctx, s, t.deadLetters, b.DeadLetters); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,8 @@ var children = map[string]func() error{
 	"locked":        childLocked,
 	"no library":    childNoLibrary,
 	"alien library": childAlienLibrary,
+	"kill insert":   childKillInsert,
+	"kill count":    childKillCount,
 }
 
 const childEnv = "CATENA_TEST_EMBEDDED_CHILD"
@@ -33,6 +36,9 @@ const childEnv = "CATENA_TEST_EMBEDDED_CHILD"
 func TestChildren(t *testing.T) {
 	e := engine(t)
 	for name := range children {
+		if strings.HasPrefix(name, "kill") {
+			continue // the two halves of TestSurvivesKill
+		}
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
@@ -335,4 +341,65 @@ func TestStatementsDoNotLeak(t *testing.T) {
 	if grown := residentMiB(t) - before; grown > 48 {
 		t.Errorf("memory grew by %d MiB in 3000 statements", grown)
 	}
+}
+
+// What an insert has acknowledged is there after kill -9 amid the next one, and no insert is there by half.
+func TestSurvivesKill(t *testing.T) {
+	engine(t)
+	env := append(os.Environ(), "CATENA_TEST_DIR="+t.TempDir())
+	inserts := osexec.CommandContext(t.Context(), os.Args[0])
+	inserts.Env = append(env, childEnv+"=kill insert")
+	out, err := inserts.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := inserts.Start(); err != nil {
+		t.Fatal(err)
+	}
+	acknowledged := 0
+	for lines := bufio.NewScanner(out); acknowledged < 20 && lines.Scan(); {
+		acknowledged++
+	}
+	if err := inserts.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = inserts.Wait() // it was killed
+	if acknowledged < 20 {
+		t.Fatalf("only %d inserts", acknowledged)
+	}
+	count := osexec.CommandContext(t.Context(), os.Args[0])
+	count.Env = append(env, childEnv+"=kill count")
+	text, err := count.CombinedOutput()
+	rows, convErr := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || convErr != nil || rows < acknowledged*killRows || rows%killRows != 0 {
+		t.Fatalf("%q rows after %d inserts of %d: %v", text, acknowledged, killRows, err)
+	}
+}
+
+const killRows = 1000
+
+func childKillInsert() error {
+	e, err := Open(Options{Dir: os.Getenv("CATENA_TEST_DIR")})
+	if err != nil {
+		return err
+	}
+	if _, err := e.Query(context.Background(), "CREATE TABLE k (n UInt64) ENGINE = MergeTree ORDER BY n", ""); err != nil {
+		return err
+	}
+	for {
+		if _, err := e.Insert(context.Background(), "INSERT INTO k", "TSV", strings.NewReader(strings.Repeat("1\n", killRows))); err != nil {
+			return err
+		}
+		fmt.Println("inserted")
+	}
+}
+
+func childKillCount() error {
+	e, err := Open(Options{Dir: os.Getenv("CATENA_TEST_DIR")})
+	if err != nil {
+		return err
+	}
+	out, err := e.Query(context.Background(), "SELECT count() FROM k", "")
+	fmt.Print(string(out))
+	return errors.Join(err, e.Close())
 }

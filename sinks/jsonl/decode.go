@@ -41,7 +41,7 @@ func (p *parser) action(l *line) *schemas.Action {
 			Actor: p.keyOf(l.ActorKind, l.ActorID), ActorName: l.ActorName,
 			Authority: l.Authority, Scopes: l.Scopes, AuthMethod: l.AuthMethod, MFA: word(p, "mfa", l.MFA, schemas.ParseMFA),
 			Decision: schemas.Decision{Verdict: word(p, "decision", l.Decision, schemas.ParseVerdict), ID: l.DecisionID, Policy: l.DecisionPolicy},
-			SourceIP: l.SourceIP, UserAgent: l.UserAgent, TraceID: l.TraceID, SpanID: l.SpanID, Redacted: l.Redacted,
+			SourceIP: l.SourceIP, UserAgent: l.UserAgent, TraceID: l.TraceID, SpanID: l.SpanID, Redacted: l.Redacted, SelfReported: l.SelfReported,
 			Evidence: schemas.Evidence{
 				Topic: l.Topic, Partition: l.Partition, Offset: l.Offset, RecordIndex: l.RecordIndex,
 				RawSHA256: p.hash(l.RawSHA256), TimestampNanos: p.time(l.IngestedAt),
@@ -50,6 +50,7 @@ func (p *parser) action(l *line) *schemas.Action {
 		Grade: word(p, "grade", l.Grade, schemas.ParseGrade), Reason: word(p, "reason", l.Reason, schemas.ParseReason),
 		ChainID: p.id(l.ChainID), Root: p.keyOf(l.RootKind, l.RootID), RootName: l.RootName, Depth: l.Depth, Frontier: p.key(l.Frontier),
 		CauseID: p.id(l.CauseID), CauseGrade: word(p, "cause_grade", l.CauseGrade, schemas.ParseCauseGrade),
+		RecordAuthMethod: l.RecordAuth, RecordMFA: word(p, "record_mfa", l.RecordMFA, schemas.ParseMFA),
 		GrantID: l.GrantID, PolicyDecision: word(p, "policy_decision", l.PolicyDecision, schemas.ParseVerdict), PolicyID: l.PolicyID,
 		Version: l.Version,
 	}

@@ -98,6 +98,9 @@ type line struct {
 	Attributes      map[string]string `json:"attributes"`
 	Keys            []string          `json:"keys"`
 	Redacted        bool              `json:"redacted"`
+	SelfReported    bool              `json:"self_reported"`
+	RecordAuth      string            `json:"record_auth_method"`
+	RecordMFA       string            `json:"record_mfa"`
 	Decision        string            `json:"decision"`
 	DecisionID      string            `json:"decision_id"`
 	DecisionPolicy  string            `json:"decision_policy"`
@@ -143,7 +146,8 @@ func toLine(a *schemas.Action) *line {
 		RawSHA256: hash(&a.Evidence), IngestedAt: micros(a.Evidence.TimestampNanos), Version: a.Version,
 		Attributes: make(map[string]string, len(a.Attributes)), Keys: make([]string, len(a.Keys)),
 
-		Redacted: a.Redacted, Decision: a.Decision.Verdict.String(), DecisionID: a.Decision.ID, DecisionPolicy: a.Decision.Policy,
+		Redacted: a.Redacted, SelfReported: a.SelfReported, RecordAuth: a.RecordAuthMethod, RecordMFA: a.RecordMFA.String(),
+		Decision: a.Decision.Verdict.String(), DecisionID: a.Decision.ID, DecisionPolicy: a.Decision.Policy,
 		TimeNanos: a.TimeNanos, EndedNanos: a.EndedNanos, ResolutionNanos: a.ResolutionNanos,
 	}
 	for _, at := range a.Attributes {
