@@ -95,8 +95,9 @@ func (w *walker) all(ev *schemas.Event) []path {
 	if p.strength = min(p.strength, schemas.StrengthStated); p.strength == schemas.StrengthStated || !p.rooted {
 		p.reason = schemas.ReasonNoKey
 	}
-	w.paths = append(paths, p)
-	return w.paths
+	paths = append(paths, p)
+	w.paths = paths
+	return paths
 }
 
 // authenticates reports whether any key names a credential, a session, a call
@@ -410,7 +411,7 @@ func (e *Engine) findGrant(a *schemas.Action, w *walker, paths []path) {
 	var inside schemas.Key
 	var insideFrom int64
 	windows := 0
-	for _, g := range e.grantsOf(a, paths) {
+	for _, g := range e.grantsOf(paths) {
 		n := e.state.intern(g, 0)
 		e.state.depend(n, w.row)
 		for i := range n.grants {
@@ -443,7 +444,7 @@ func usesRight(c schemas.Class) bool {
 }
 
 // grantsOf lists, in order, the grants of the keys on the path that counts.
-func (e *Engine) grantsOf(a *schemas.Action, paths []path) (out []schemas.Key) {
+func (e *Engine) grantsOf(paths []path) (out []schemas.Key) {
 	pick := choosePath(paths)
 	if pick < 0 {
 		return nil

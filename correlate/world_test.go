@@ -232,7 +232,8 @@ func (s *script) event(words []string) error {
 }
 
 func setField(ev *schemas.Event, k, v string) (err error) {
-	ok, n := true, 0
+	ok := true
+	var n int
 	switch k {
 	case "actor":
 		ev.Actor, err = schemas.ParseKey(v)

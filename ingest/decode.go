@@ -489,11 +489,7 @@ func (d *Decoder) textOf(list []option) string {
 
 // clean replaces secrets in a text.
 func (d *Decoder) clean(s string) string {
-	if a, b := findSecret(s, 0); a >= 0 {
-		buf := d.redactor.append(nil, s, a, b)
-		return text(buf)
-	}
-	return s
+	return d.redactor.Redact(s)
 }
 
 // wordOf evaluates a field that gives one of some words.

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -40,7 +41,7 @@ func (r *Redactor) Redact(s string) string {
 	if a < 0 {
 		return s
 	}
-	return string(r.append(make([]byte, 0, len(s)+2*markLen), s, a, b))
+	return text(r.replace(s, a, b))
 }
 
 // RedactBytes returns a copy of b with its secrets replaced.
@@ -50,7 +51,23 @@ func (r *Redactor) RedactBytes(b []byte) []byte {
 	if a < 0 {
 		return []byte(s)
 	}
-	return r.append(make([]byte, 0, len(s)+2*markLen), s, a, e)
+	return r.replace(s, a, e)
+}
+
+// maxPasses bounds how often a text is searched again: what was replaced may
+// have hidden the beginning of what follows it.
+const maxPasses = 8
+
+// replace replaces the secret at a..b and all behind it.
+func (r *Redactor) replace(s string, a, b int) (out []byte) {
+	for range maxPasses {
+		out = r.append(make([]byte, 0, len(s)+2*markLen), s, a, b)
+		s = text(out)
+		if a, b = findSecret(s, 0); a < 0 {
+			break
+		}
+	}
+	return out
 }
 
 func (r *Redactor) append(dst []byte, s string, a, b int) []byte {
@@ -94,7 +111,7 @@ func findSecret(s string, from int) (a, b int) {
 func secretAt(s string, p int) (a, b int) {
 	switch s[p] {
 	case 'J':
-		if wordStart(s, p, "ey") {
+		if strings.HasSuffix(s[:p], "ey") {
 			return jwt(s, p-2)
 		}
 		return prefixed(s, p, "IQo", "Jb3JpZ2lu", 100) // AWS session token
@@ -139,7 +156,9 @@ func runOf(s string, p int, ok func(byte) bool) int {
 	return p
 }
 
-// wordStart reports whether word stands right before p and begins there.
+// wordStart reports whether word stands right before p and begins there. It is
+// for words with which others end (desk-…); the rest is found glued to
+// anything.
 func wordStart(s string, p int, word string) bool {
 	a := p - len(word)
 	return a >= 0 && s[a:p] == word && (a == 0 || !alnum(s[a-1]))
@@ -178,7 +197,7 @@ func underscored(s string, p int) (int, int) {
 		word    string
 		atLeast int
 	}{{"ghp", 16}, {"gho", 16}, {"ghu", 16}, {"ghs", 16}, {"ghr", 16}, {"github_pat", 16}, {"npm", 30}, {"sk_live", 10}, {"sk_test", 10}, {"rk_live", 10}, {"rk_test", 10}} {
-		if s[p-min(p, 1)] == t.word[len(t.word)-1] && wordStart(s, p, t.word) {
+		if s[p-min(p, 1)] == t.word[len(t.word)-1] && strings.HasSuffix(s[:p], t.word) {
 			if b := runOf(s, p+1, func(c byte) bool { return alnum(c) || c == '_' }); b-p > t.atLeast {
 				return p - len(t.word), b
 			}
@@ -203,11 +222,11 @@ func dashed(s string, p int) (int, int) {
 			return p - 2, b
 		}
 	case 't':
-		if wordStart(s, p, "glpat") && b-p > 16 {
+		if strings.HasSuffix(s[:p], "glpat") && b-p > 16 {
 			return p - 5, b
 		}
 	default:
-		if p >= 4 && s[p-4:p-1] == "xox" && (p == 4 || !alnum(s[p-5])) && b-p > 10 {
+		if p >= 4 && s[p-4:p-1] == "xox" && b-p > 10 {
 			return p - 4, b
 		}
 	}
@@ -232,7 +251,7 @@ func pem(s string, p int) (int, int) {
 // dotted finds hvs.…, hvb.…, hvr.… and ya29.….
 func dotted(s string, p int) (int, int) {
 	for _, word := range []string{"hvs", "hvb", "hvr", "ya29"} {
-		if s[p-min(p, 1)] == word[len(word)-1] && wordStart(s, p, word) {
+		if s[p-min(p, 1)] == word[len(word)-1] && strings.HasSuffix(s[:p], word) {
 			if b := runOf(s, p+1, urlByte); b-p > 20 {
 				return p - len(word), b
 			}
@@ -307,11 +326,19 @@ func afterWord(s string, p int) (int, int) {
 			return p + 1, b
 		}
 	case len(word) == 5 && strings.EqualFold(word, "basic"):
-		if plain, err := base64.StdEncoding.DecodeString(token); err == nil && strings.IndexByte(string(plain), ':') >= 0 {
+		if basicCredentials(token) {
 			return p + 1, b
 		}
 	}
 	return 0, 0
+}
+
+// basicCredentials reports whether a token is base64 of user:password.
+func basicCredentials(token string) bool {
+	var src, plain [128]byte
+	n := copy(src[:], token)
+	n, _ = base64.StdEncoding.Decode(plain[:], src[:n&^3])
+	return bytes.IndexByte(plain[:n], ':') >= 0
 }
 
 // argument is the next word of a command, quoted or not.
@@ -438,13 +465,29 @@ func afterEquals(s string, p int) (int, int) {
 
 // trimMarks leaves out what is already replaced, and what says nothing.
 func trimMarks(s string, a, b int) (int, int) {
-	for b-a >= markLen && strings.HasPrefix(s[a:], markStart) && s[a+markLen-1] == ']' {
+	if a >= len(markStart) && marked(s, a-len(markStart)) {
+		return 0, 0
+	}
+	for marked(s, a) && b-a >= markLen {
 		a += markLen
 	}
 	if a >= b || schemas.Placeholder(s[a:b]) {
 		return 0, 0
 	}
 	return a, b
+}
+
+// marked reports whether [redacted:xxxxxxxx] stands at a.
+func marked(s string, a int) bool {
+	if len(s)-a < markLen || s[a] != '[' || s[a:a+len(markStart)] != markStart || s[a+markLen-1] != ']' {
+		return false
+	}
+	for _, c := range []byte(s[a+len(markStart) : a+markLen-1]) {
+		if _, ok := hexDigit(c); !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // secretName reports whether a member, parameter or option of that name holds

@@ -11,6 +11,7 @@ import (
 // belongs to one.
 type Kind uint8
 
+// The kinds, principals last.
 const (
 	KindNone     Kind = iota
 	KindRequest       // one request, by the id that both sides log: request:aws:…

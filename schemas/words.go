@@ -26,6 +26,7 @@ func parse[T ~uint8](names []string, s string) (T, bool) {
 // Class is the sort of thing that happened.
 type Class uint8
 
+// The classes.
 const (
 	ClassOther      Class = iota // an unknown event type of a known source is still an action
 	ClassLogin                   // somebody authenticated, or failed to
@@ -49,6 +50,7 @@ func ParseClass(s string) (Class, bool) { return parse[Class](classNames, s) }
 // Outcome is how it ended, as the record says.
 type Outcome uint8
 
+// The outcomes.
 const (
 	OutcomeUnknown Outcome = iota
 	OutcomeSuccess
@@ -66,6 +68,7 @@ func ParseOutcome(s string) (Outcome, bool) { return parse[Outcome](outcomeNames
 // MFA is whether a login was confirmed by more than one factor.
 type MFA uint8
 
+// What is known of further factors.
 const (
 	MFAUnknown MFA = iota
 	MFANo
@@ -82,6 +85,7 @@ func ParseMFA(s string) (MFA, bool) { return parse[MFA](mfaNames, s) }
 // Verdict is what a policy engine answered; the strongest of several wins.
 type Verdict uint8
 
+// The verdicts, the stronger last.
 const (
 	VerdictNone Verdict = iota
 	VerdictUndefined
@@ -99,6 +103,7 @@ func ParseVerdict(s string) (Verdict, bool) { return parse[Verdict](verdictNames
 // Relation says how a parent drives a child.
 type Relation uint8
 
+// The relations.
 const (
 	RelationNone          Relation = iota
 	RelationAuthenticated          // the issuer authenticated the parent as the owner of the child
@@ -126,6 +131,7 @@ func ParseRelation(s string) (Relation, bool) { return parse[Relation](relationN
 // Strength is how well a binding is known.
 type Strength uint8
 
+// The strengths, the stronger last.
 const (
 	StrengthWeak   Strength = iota // a shared name and overlapping time
 	StrengthStated                 // a record says so of itself, without independent proof
@@ -142,6 +148,7 @@ func ParseStrength(s string) (Strength, bool) { return parse[Strength](strengthN
 // Grade is how well an attribution is known; it is that of the weakest hop.
 type Grade uint8
 
+// The grades, the better last.
 const (
 	GradeUnattributed Grade = iota // the frontier is unknown; the reason says why
 	GradeAmbiguous                 // several candidates with different roots
@@ -160,6 +167,7 @@ func ParseGrade(s string) (Grade, bool) { return parse[Grade](gradeNames, s) }
 // Reason says why a row has its grade.
 type Reason uint8
 
+// The reasons.
 const (
 	ReasonComplete          Reason = iota // every hop to the root was seen
 	ReasonNoBindingSeen                   // no record said who drives the frontier key
@@ -194,6 +202,7 @@ func ParseReason(s string) (Reason, bool) { return parse[Reason](reasonNames, s)
 // CauseGrade is how well the cause of an action is known.
 type CauseGrade uint8
 
+// The grades of a cause, the better last.
 const (
 	CauseNone CauseGrade = iota
 	CauseAmbiguous
@@ -211,6 +220,7 @@ func ParseCauseGrade(s string) (CauseGrade, bool) { return parse[CauseGrade](cau
 // DeadReason says why a record could not be decoded.
 type DeadReason uint8
 
+// The reasons of dead letters.
 const (
 	DeadUnknownFormat DeadReason = iota // no source recognises it
 	DeadEmpty                           // the value is empty
@@ -233,6 +243,7 @@ func ParseDeadReason(s string) (DeadReason, bool) { return parse[DeadReason](dea
 // Flags mark what an investigator should look at; a set of bits.
 type Flags uint32
 
+// The flags.
 const (
 	FlagDivergent         Flags = 1 << iota // the action's keys lead to different people or different workloads
 	FlagNewSourceIP                         // a workload's key was used from an address that is not the workload's

@@ -73,7 +73,6 @@ type demo struct {
 	broker *broker.Broker
 	server *embeddedServer
 	store  *clickhouse.Store
-	sent   map[ingest.Partition]int64
 }
 
 func runDemo(ctx context.Context, env *environment, c *command, args []string) error {

@@ -25,10 +25,7 @@ ClickHouse answers at http://%s until Ctrl-C, with live traffic:
 `, addr, addr, addr)
 	for round := 1; ; round++ {
 		for _, name := range storyFiles() {
-			if err := d.playAgain(ctx, producer, name, round); err != nil {
-				if ctx.Err() != nil {
-					return nil // asked to stop
-				}
+			if err := d.playAgain(ctx, producer, name, round); err != nil && ctx.Err() == nil {
 				return err
 			}
 		}

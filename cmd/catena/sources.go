@@ -151,7 +151,7 @@ func testFile(env *environment, dec *ingest.Decoder, name string) (dead int, err
 			dead++
 		}
 		for _, s := range out.Skips {
-			counts["skipped: "+s.Name] += int(s.Count)
+			counts["skipped: "+s.Name] += s.Count
 		}
 		offset++
 		return nil

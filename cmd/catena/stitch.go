@@ -96,7 +96,7 @@ func (s *stitching) file(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		r = f
 	}
 	var records []schemas.Record

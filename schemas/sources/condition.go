@@ -23,6 +23,7 @@ type Test struct {
 // CheckOp is what a check asks of a value.
 type CheckOp uint8
 
+// What a check can ask.
 const (
 	Present  CheckOp = iota // there is a value; null and "" are none
 	OneOf                   // it is equal to one of Texts, compared as text

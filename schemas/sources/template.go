@@ -78,6 +78,7 @@ type Path []Step
 // StepOp is what a step does.
 type StepOp uint8
 
+// What a step can do.
 const (
 	Member StepOp = iota // of the name Name
 	Index                // the element at position Index; -1 is the last

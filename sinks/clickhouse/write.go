@@ -58,10 +58,11 @@ func (s *Store) insertSettings(ctx context.Context) error {
 	wanted := clickhouse.Settings{
 		"async_insert":                    0,
 		"insert_deduplicate":              0,
+		"optimize_on_insert":              0,         // FINAL and merges replace rows; doing it at the insert as well doubles its cost
 		"deduplicate_insert":              "disable", // 26.2 and later: overrides insert_deduplicate
 		"max_partitions_per_insert_block": 0,
 	}
-	rows, err := s.conn.Query(ctx, "SELECT name FROM system.settings WHERE name IN ('async_insert', 'insert_deduplicate', 'deduplicate_insert', 'max_partitions_per_insert_block')")
+	rows, err := s.conn.Query(ctx, "SELECT name FROM system.settings WHERE name IN ('async_insert', 'insert_deduplicate', 'optimize_on_insert', 'deduplicate_insert', 'max_partitions_per_insert_block')")
 	if err != nil {
 		return err
 	}

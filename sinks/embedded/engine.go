@@ -64,9 +64,9 @@ var process struct {
 // DefaultLibrary is where deploy/dev/libchdb.sh puts the library: under CATENA_CACHE, else XDG_CACHE_HOME/catena, else
 // ~/.cache/catena. Reading the environment here rather than in cmd keeps one rule for the script, the tests and the daemon.
 func DefaultLibrary() string {
-	cache := os.Getenv("CATENA_CACHE")
+	cache := os.Getenv("CATENA_CACHE") //nolint:forbidigo // see above: one rule for all
 	if cache == "" {
-		base := cmp.Or(os.Getenv("XDG_CACHE_HOME"), filepath.Join(os.Getenv("HOME"), ".cache"))
+		base := cmp.Or(os.Getenv("XDG_CACHE_HOME"), filepath.Join(os.Getenv("HOME"), ".cache")) //nolint:forbidigo // see above
 		cache = filepath.Join(base, "catena")
 	}
 	return filepath.Join(cache, "libchdb", LibraryVersion, "libchdb.so")
@@ -109,7 +109,7 @@ func boot(lib *library, opts Options) (_ *Engine, err error) {
 	}
 	defer func() {
 		if err != nil {
-			e.release()
+			err = errors.Join(err, e.release())
 		}
 	}()
 	config, err := writeConfig(e.dir, opts)
@@ -273,7 +273,7 @@ func (e *Engine) Start(ctx context.Context, st Statement) (_ *Result, err error)
 	}
 	defer func() {
 		if err != nil {
-			r.Close()
+			_ = r.Close() // err says more
 		}
 	}()
 	s := st.shape
@@ -311,7 +311,7 @@ func (e *Engine) Query(ctx context.Context, sql, format string, settings ...Sett
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }() // read to its end, or failed already
 	var out []byte
 	for {
 		data, err := r.Next()

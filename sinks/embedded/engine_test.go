@@ -70,7 +70,7 @@ func childLifecycle() error {
 		}
 		out, err := e.Query(ctx, "SELECT count(), max(n) FROM kept", "")
 		if want := fmt.Sprintf("%d\t%d\n", round+1, round); err != nil || string(out) != want {
-			return fmt.Errorf("round %d: %q, %v", round, out, err)
+			return fmt.Errorf("round %d: %q, %w", round, out, err)
 		}
 		if err := errors.Join(e.Close(), e.Close()); err != nil {
 			return err
@@ -150,7 +150,7 @@ func recurse(n int) int {
 	if n == 0 {
 		dereference(nil)
 	}
-	return recurse(n-1) + local[n%64]
+	return recurse(n-1) + local[n%64] //nolint:staticcheck // SA5007: it ends in the dereference, which panics
 }
 
 func recovers(f func()) (panicked bool) {

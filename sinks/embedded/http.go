@@ -145,7 +145,7 @@ func (h *Handler) run(w http.ResponseWriter, r *http.Request, q *request) error 
 	if err != nil {
 		return err
 	}
-	defer result.Close()
+	defer func() { _ = result.Close() }() // read to its end, or failed already
 
 	out := newResponse(w, r, q, result, h.engine.dir, h.stall)
 	defer out.discard()

@@ -62,7 +62,8 @@ func (h *Handler) readRequest(r *http.Request) (*request, error) {
 	if params.Get("enable_http_compression") != "0" {
 		q.encoding = chooseEncoding(r.Header.Get("Accept-Encoding"))
 	}
-	return q, q.readStatement(sql, body)
+	err = q.readStatement(sql, body)
+	return q, err
 }
 
 // readParams sorts the parameters: the interface's own, values of placeholders, and settings.

@@ -406,10 +406,10 @@ func splitType(kind string) (name string, args []string, err error) {
 	}
 	depth, start := 1, open.end
 	for tok := t.next(); tok.kind != tokenEnd; tok = t.next() {
-		switch {
-		case tok.text == "(":
+		switch tok.text {
+		case "(":
 			depth++
-		case tok.text == ")":
+		case ")":
 			depth--
 		}
 		if depth == 0 || depth == 1 && tok.text == "," {

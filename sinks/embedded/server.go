@@ -64,7 +64,9 @@ func (s *Server) Close(ctx context.Context) error {
 	if err != nil {
 		err = errors.Join(err, s.http.Close())
 	}
-	<-s.served
+	if ended := <-s.served; !errors.Is(ended, http.ErrServerClosed) {
+		err = errors.Join(err, ended)
+	}
 	s.served <- http.ErrServerClosed
 	return err
 }

@@ -49,8 +49,8 @@ func TestShape(t *testing.T) {
 		{sql: "INSERT INTO t", want: shape{verb: "INSERT", insert: true, data: -1}},
 	} {
 		got := shapeOf(test.sql)
-		if data := ""; got.data >= 0 {
-			if data = test.sql[got.data:]; data != test.data {
+		if got.data >= 0 {
+			if data := test.sql[got.data:]; data != test.data {
 				t.Errorf("%q: data %q, want %q", test.sql, data, test.data)
 			}
 			test.want.data = got.data
