@@ -50,6 +50,8 @@ func (d *demo) playAgain(ctx context.Context, producer *ingest.Producer, name st
 	return producer.Flush(ctx)
 }
 
+const spelledLayout = "Jan 2, 2006, 3:04:05 PM"
+
 // storyEnd is when the last of the stories ends, all of which play on one day.
 var storyEnd = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 
@@ -68,9 +70,11 @@ func newShift(now time.Time, round int) shift {
 // What changes from round to round: times as text, as epoch nanoseconds and
 // milliseconds, and ids that name one session, token, request or event.
 var (
-	textTime  = regexp.MustCompile(`2026-03-0[12]T\d\d:\d\d:\d\d`)
-	epochTime = regexp.MustCompile(`\b1772[34]\d{5}(\d{3})?(\d{6})?\b`)
-	freshID   = regexp.MustCompile(`\b([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{16}|ASIA[A-Z0-9]{16}|FX[0-9A-Z]{14}|102[A-Za-z0-9_-]{12,}|AT\.[A-Za-z0-9_-]{6,}|conv-[a-z0-9-]+|90\d{8,9})\b`)
+	textTime    = regexp.MustCompile(`2026-03-0[12]T\d\d:\d\d:\d\d`)
+	spelledTime = regexp.MustCompile(`Mar 2, 2026, \d{1,2}:\d\d:\d\d [AP]M`) // as STS spells it
+	podAddress  = regexp.MustCompile(`\b10\.\d+\.\d+\.\d+\b`)
+	epochTime   = regexp.MustCompile(`\b1772[34]\d{5}(\d{3})?(\d{6})?\b`)
+	freshID     = regexp.MustCompile(`\b([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{16}|ASIA[A-Z0-9]{16}|FX[0-9A-Z]{14}|i-[0-9a-f]{17}|102[A-Za-z0-9_-]{12,}|AT\.[A-Za-z0-9_-]{6,}|conv-[a-z0-9-]+|90\d{8,9})\b`)
 )
 
 func (s shift) apply(value []byte) []byte {
@@ -81,6 +85,17 @@ func (s shift) apply(value []byte) []byte {
 			return b
 		}
 		return []byte(t.Add(s.by).Format("2006-01-02T15:04:05"))
+	})
+	value = spelledTime.ReplaceAllFunc(value, func(b []byte) []byte {
+		t, err := time.Parse(spelledLayout, string(b))
+		if err != nil {
+			return b
+		}
+		return []byte(t.Add(s.by).Format(spelledLayout))
+	})
+	value = podAddress.ReplaceAllFunc(value, func(b []byte) []byte {
+		sum := sha256.Sum256(append([]byte(s.round+"/"), b...))
+		return fmt.Appendf(nil, "10.%d.%d.%d", sum[0], sum[1], sum[2])
 	})
 	return epochTime.ReplaceAllFunc(value, func(b []byte) []byte {
 		n, err := strconv.ParseInt(string(b), 10, 64)
@@ -99,7 +114,7 @@ func (s shift) id(b []byte) []byte {
 	switch b[0] {
 	case 'A', '1', 'c':
 		keep = 5
-	case 'F':
+	case 'F', 'i':
 		keep = 2
 	}
 	if epochTime.Match(b) {
@@ -107,7 +122,7 @@ func (s shift) id(b []byte) []byte {
 	}
 	sum := sha256.Sum256(append([]byte(s.round+"/"), b...))
 	out := append([]byte(nil), b...)
-	hexID := keep == 0 && b[0] != '9'
+	hexID := (keep == 0 || b[0] == 'i') && b[0] != '9'
 	for i := keep; i < len(out); i++ {
 		r := int(sum[i%len(sum)]) + i*int(s.round[0])
 		switch c := out[i]; {
