@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -524,5 +525,24 @@ func TestErrors(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestReadme: the reference of settings and commands in README.md is whole.
+func TestReadme(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachField(&config{}, func(name string, _ reflect.StructField, _ reflect.Value) error {
+		if !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("%s is not in README.md", name)
+		}
+		return nil
+	})
+	for _, c := range commands() {
+		if !strings.Contains(string(text), "catena "+c.name) {
+			t.Errorf("catena %s is not in README.md", c.name)
+		}
 	}
 }
