@@ -23,13 +23,13 @@ type atom struct {
 
 // cond is a compiled condition; the zero value holds.
 type cond struct {
-	want, not []bits // atoms that hold, and that do not
-	dear      []dear // regular expressions
+	want, not []wordBits // atoms that hold, and that do not
+	dear      []dear     // regular expressions
 	any, none [][]cond
 }
 
-// bits are some of a word of atoms.
-type bits struct {
+// wordBits are some of a word of atoms.
+type wordBits struct {
 	word int32
 	mask uint64
 }
@@ -51,8 +51,8 @@ type atoms struct {
 // slotAtoms are the atoms of a slot, without the regular expressions.
 type slotAtoms struct {
 	slot    int32
-	present []bits // the bits of a slot that has a value
-	equal   map[string][]bits
+	present []wordBits // the bits of a slot that has a value
+	equal   map[string][]wordBits
 	others  []int32
 }
 
@@ -96,13 +96,13 @@ func (as *atoms) ofSlot(slot int32) *slotAtoms {
 	i := slices.IndexFunc(as.bySlot, func(s slotAtoms) bool { return s.slot == slot })
 	if i < 0 {
 		i = len(as.bySlot)
-		as.bySlot = append(as.bySlot, slotAtoms{slot: slot, equal: map[string][]bits{}})
+		as.bySlot = append(as.bySlot, slotAtoms{slot: slot, equal: map[string][]wordBits{}})
 	}
 	return &as.bySlot[i]
 }
 
 // addBit sets an atom's bit, once.
-func addBit(list []bits, atom int32) []bits {
+func addBit(list []wordBits, atom int32) []wordBits {
 	word, mask := atom/64, uint64(1)<<(atom%64)
 	for i := range list {
 		if list[i].word == word {
@@ -110,7 +110,7 @@ func addBit(list []bits, atom int32) []bits {
 			return list
 		}
 	}
-	return append(list, bits{word, mask})
+	return append(list, wordBits{word, mask})
 }
 
 // compileCondition turns a condition into bits of the program's atoms.
@@ -207,7 +207,7 @@ func (f *facts) learn(p *program, e *evaluator) {
 	}
 }
 
-func (f *facts) set(list []bits) {
+func (f *facts) set(list []wordBits) {
 	for _, b := range list {
 		f.is[b.word] |= b.mask
 	}

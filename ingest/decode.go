@@ -337,10 +337,7 @@ func (d *Decoder) settle(p *program, start, end, level int) {
 	}
 	if winner != p {
 		d.state.guess = winner
-		w.begin(winner.trie)
-		w.seek(start)
-		w.depth = 0
-		if w.at(start, winner.trie.root) < 0 {
+		if d.walkBy(winner, start) < 0 {
 			d.deadFault(doc)
 			return
 		}

@@ -170,9 +170,7 @@ func (d *Decoder) openEventList(v value, level int) {
 func (d *Decoder) recogniseOrGuess() *program { return d.facts.program }
 
 func (d *Decoder) openObject(v value, level int) {
-	p := offsetIn(d.eval.s, v.text)
-	d.eval.seek(p)
-	if d.one(p, level) < 0 {
+	if d.one(offsetIn(d.eval.s, v.text), level) < 0 {
 		d.deadFault(v.text)
 	}
 }
@@ -213,11 +211,8 @@ func (d *Decoder) content(s string, level int) {
 // json decodes one JSON document, or several of which each begins on a line.
 func (d *Decoder) json(p, level int) {
 	w := d.eval.walker
-	mark := w.backslash
-	guess := d.state.guess
-	end := d.walk(guess, p)
+	guess, end := d.walk(p)
 	if end < 0 {
-		w.backslash = mark
 		d.salvage(guess, p, level)
 		return
 	}
@@ -237,20 +232,30 @@ func (d *Decoder) json(p, level int) {
 	d.stream(next, level)
 }
 
-// walk walks over the value at p with a program.
-func (d *Decoder) walk(prog *program, p int) int {
+// walk walks over the value at p with the program of the record before, and
+// where that finds a fault, with the one that recognises: each refuses members
+// that stand twice only where it reads them, and what becomes of a record may
+// not depend on the one before it. It returns the program that has walked.
+func (d *Decoder) walk(p int) (by *program, end int) {
+	by = d.state.guess
+	if end = d.walkBy(by, p); end < 0 && by != d.recognise && d.state.fixed == nil {
+		by = d.recognise
+		end = d.walkBy(by, p)
+	}
+	return by, end
+}
+
+func (d *Decoder) walkBy(prog *program, p int) (end int) {
 	w := d.eval.walker
 	w.begin(prog.trie)
-	w.depth = 0
+	w.depth, w.fault = 0, fault{}
 	return w.at(p, prog.trie.root)
 }
 
 // one decodes the value at p of the text at hand and returns its end; -1 with
-// the walker's fault set, and nothing decoded, if there is none. The backslash
-// of the cursor must be right for p.
+// the walker's fault set, and nothing decoded, if there is none.
 func (d *Decoder) one(p, level int) int {
-	guess := d.state.guess
-	end := d.walk(guess, p)
+	guess, end := d.walk(p)
 	if end < 0 {
 		return -1
 	}
@@ -267,14 +272,12 @@ func (d *Decoder) items(p, level int) {
 	if d.tooManyLevels(w.s[p:], level-1) {
 		return
 	}
-	w.seek(p)
 	p = w.blanks(p + 1)
 	if p < len(w.s) && w.s[p] == ']' {
 		d.skip(skipEmptyBatch)
 		return
 	}
 	for !d.full(w.s[min(p, len(w.s)):]) {
-		mark := w.backslash
 		end := d.one(p, level)
 		if end < 0 {
 			if end = looseEnd(w.s, p); end < 0 {
@@ -282,9 +285,6 @@ func (d *Decoder) items(p, level int) {
 				return
 			}
 			d.deadFault(w.s[p:end])
-			if w.backslash = mark; mark < end {
-				w.seek(end)
-			}
 		}
 		p = w.blanks(end)
 		if p < len(w.s) && w.s[p] == ',' {
@@ -410,8 +410,7 @@ func (d *Decoder) whole(s string, level int) bool {
 	w := d.eval.walker
 	w.open(s)
 	p := w.blanks(0)
-	guess := d.state.guess
-	end := d.walk(guess, p)
+	guess, end := d.walk(p)
 	if end < 0 {
 		return false
 	}

@@ -262,7 +262,6 @@ func (w *walker) array(p int, n *node) int {
 		if p = w.element(p, n, i, visit); p < 0 {
 			return -1
 		}
-		end := p
 		if p = w.blanks(p); p >= len(w.s) {
 			return w.bad(p, "the text ends inside an object or array")
 		}
@@ -273,7 +272,7 @@ func (w *walker) array(p int, n *node) int {
 		if w.s[p] != ']' {
 			return w.bad(p, "expected a comma or the closing bracket")
 		}
-		if n.last != nil && w.reread(start, end, n.last) < 0 {
+		if n.last != nil && w.at(start, n.last) < 0 {
 			return -1
 		}
 		w.depth--
@@ -292,12 +291,12 @@ func (w *walker) element(p int, n *node, i int, visit uint64) (end int) {
 			return w.fail(schemas.DeadTooManyItems, p, "an array of which every element is wanted is longer than "+strconv.Itoa(w.limit))
 		}
 		w.counts[n.each]++
-		if w.reread(p, end, n.all) < 0 {
+		if w.at(p, n.all) < 0 {
 			return -1
 		}
 	}
 	for _, x := range n.indexes {
-		if x.index == i && w.reread(p, end, x.node) < 0 {
+		if x.index == i && w.at(p, x.node) < 0 {
 			return -1
 		}
 	}
@@ -306,27 +305,16 @@ func (w *walker) element(p int, n *node, i int, visit uint64) (end int) {
 			continue
 		}
 		w.marks[x.node.id] = visit
-		if w.reread(p, end, x.node) < 0 {
+		if w.at(p, x.node) < 0 {
 			return -1
 		}
 	}
-	w.seek(end)
-	return end
-}
-
-// reread walks over a value that was read before.
-func (w *walker) reread(p, end int, n *node) int {
-	if w.seek(p); w.at(p, n) < 0 {
-		return -1
-	}
-	w.seek(end)
 	return end
 }
 
 // hasMember reports whether the object at p, which was read before, has a
 // member of that name that is the text want. Of several the first counts.
 func (w *walker) hasMember(p int, name, want string) bool {
-	w.seek(p)
 	p = w.blanks(p + 1)
 	for p < len(w.s) && w.s[p] == '"' {
 		e := w.str(p + 1)

@@ -1,7 +1,7 @@
 package ingest
 
 import (
-	"encoding/binary"
+	"math/bits"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -15,18 +15,15 @@ import (
 // take a position and return the one behind what they read, or -1 after having
 // set fault.
 //
-// What makes it fast is what it does not do: strings are found by the
-// vectorised search for their closing quote, and whether they hold a backslash
-// or a control character is known for the whole text beforehand, so that most
-// strings are not looked into at all.
+// Strings are read eight bytes at a time. bytes.IndexByte, which is vectorised,
+// was slower: most strings of a log are short, it has to be called, and what
+// must not stand in a string takes another pass.
 type cursor struct {
-	s         string
-	backslash int  // position of the next backslash, len(s) if there is none
-	control   bool // somewhere there is a byte below 0x20; white space counts
-	escaped   bool // the last string read holds a backslash
-	depth     int
-	maxDepth  int
-	fault     fault
+	s        string
+	escaped  bool // the last string read holds a backslash
+	depth    int
+	maxDepth int
+	fault    fault
 }
 
 // fault says why a text could not be read.
@@ -40,21 +37,7 @@ type fault struct {
 const maxNesting = 512
 
 // open starts at the beginning of a text.
-func (c *cursor) open(s string) {
-	c.s = s
-	c.control = hasControl(s)
-	c.fault = fault{}
-	c.seek(0)
-}
-
-// seek makes the cursor ready to read from p on.
-func (c *cursor) seek(p int) {
-	if i := strings.IndexByte(c.s[p:], '\\'); i >= 0 {
-		c.backslash = p + i
-	} else {
-		c.backslash = len(c.s)
-	}
-}
+func (c *cursor) open(s string) { c.s, c.fault = s, fault{} }
 
 func (c *cursor) bad(at int, what string) int {
 	return c.fail(schemas.DeadMalformed, at, what)
@@ -65,70 +48,86 @@ func (c *cursor) fail(reason schemas.DeadReason, at int, what string) int {
 	return -1
 }
 
-// blanks skips white space.
+// blanks skips white space, of which there mostly is none.
 func (c *cursor) blanks(p int) int {
-	for p < len(c.s) {
-		switch c.s[p] {
-		case ' ', '\t', '\n', '\r':
-			p++
-		default:
-			return p
-		}
+	if p < len(c.s) && c.s[p] > ' ' {
+		return p
+	}
+	return c.moreBlanks(p)
+}
+
+func (c *cursor) moreBlanks(p int) int {
+	for p < len(c.s) && (c.s[p] == ' ' || c.s[p] == '\n' || c.s[p] == '\r' || c.s[p] == '\t') {
+		p++
 	}
 	return p
 }
 
+// load reads eight bytes of a string.
+func load(s string, p int) uint64 {
+	s = s[p : p+8]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 | uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}
+
+const (
+	eachByte = 0x0101010101010101
+	highBits = 0x80 * eachByte
+	quotes   = '"' * eachByte
+	slashes  = '\\' * eachByte
+	lowestOK = 0x20 * eachByte
+)
+
 // str reads a string whose opening quote lies before p, and returns the
 // position of its closing quote.
 func (c *cursor) str(p int) int {
-	i := strings.IndexByte(c.s[p:], '"')
-	e := p + i
-	if i < 0 || e > c.backslash {
-		return c.escapedStr(p)
-	}
+	s := c.s
 	c.escaped = false
-	if c.control && hasControl(c.s[p:e]) {
-		return c.controlIn(p, e)
-	}
-	return e
-}
-
-// escapedStr is str for one that holds a backslash, or has no end.
-func (c *cursor) escapedStr(p int) int {
-	start := p
-	c.escaped = true
-	if c.backslash > p {
-		p = c.backslash
-		if p == len(c.s) {
-			return c.bad(len(c.s), "the text ends inside a string")
+	for p+8 <= len(s) {
+		// A byte of special is marked if it is a quote, a backslash or below
+		// 0x20: (x-n)&^x has the high bit of each byte below n, and wrongly
+		// that of others only above one that is.
+		x := load(s, p)
+		q, b := x^quotes, x^slashes
+		special := ((q-eachByte)&^q | (b-eachByte)&^b | (x-lowestOK)&^x) & highBits
+		if special == 0 {
+			p += 8
+			continue
 		}
-	}
-	for p < len(c.s) {
-		switch b := c.s[p]; {
-		case b == '"':
-			c.seek(p)
-			if c.control && hasControl(c.s[start:p]) {
-				return c.controlIn(start, p)
-			}
+		p += bits.TrailingZeros64(special) >> 3
+		if s[p] == '"' {
 			return p
-		case b == '\\':
-			n := escapeLen(c.s[p:])
-			if n == 0 {
-				return c.bad(p, "no valid escape follows the backslash")
-			}
-			p += n
-		default:
-			p++
+		}
+		if p = c.escape(p); p < 0 {
+			return -1
 		}
 	}
-	return c.bad(len(c.s), "the text ends inside a string")
+	for p < len(s) {
+		switch b := s[p]; {
+		case b == '"':
+			return p
+		case b >= 0x20 && b != '\\':
+			p++
+		default:
+			if p = c.escape(p); p < 0 {
+				return -1
+			}
+		}
+	}
+	return c.bad(len(s), "the text ends inside a string")
 }
 
-func (c *cursor) controlIn(p, e int) int {
-	for c.s[p] >= 0x20 && p < e {
-		p++
+// escape reads the escape sequence at p, where a backslash or a control
+// character stands in a string.
+func (c *cursor) escape(p int) int {
+	if c.s[p] != '\\' {
+		return c.bad(p, "an unescaped control character in a string")
 	}
-	return c.bad(p, "an unescaped control character in a string")
+	n := escapeLen(c.s[p:])
+	if n == 0 {
+		return c.bad(p, "no valid escape follows the backslash")
+	}
+	c.escaped = true
+	return p + n
 }
 
 // escapeLen is the length of the escape sequence at the start of s; zero if
@@ -310,38 +309,14 @@ func (c *cursor) colon(p int) int {
 
 // afterName goes from a name's closing quote to its value.
 func (c *cursor) afterName(p int) int {
+	if s := c.s; p+2 < len(s) && s[p+1] == ':' && s[p+2] > ' ' {
+		return p + 2
+	}
 	p = c.blanks(p + 1)
 	if p >= len(c.s) || c.s[p] != ':' {
 		return c.bad(p, "expected a colon after the name of a member")
 	}
 	return c.blanks(p + 1)
-}
-
-// hasControl reports whether a byte below 0x20 stands in s.
-func hasControl(s string) bool {
-	const lows, highs = 0x2020202020202020, 0x8080808080808080
-	b := unsafe.Slice(unsafe.StringData(s), len(s)) // read only
-	var acc uint64
-	for len(b) >= 32 {
-		x0, x1 := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
-		x2, x3 := binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])
-		acc |= (x0-lows)&^x0 | (x1-lows)&^x1 | (x2-lows)&^x2 | (x3-lows)&^x3
-		b = b[32:]
-	}
-	for len(b) >= 8 {
-		x := binary.LittleEndian.Uint64(b)
-		acc |= (x - lows) &^ x
-		b = b[8:]
-	}
-	if acc&highs != 0 {
-		return true
-	}
-	for _, x := range b {
-		if x < 0x20 {
-			return true
-		}
-	}
-	return false
 }
 
 // unescape appends the text of a JSON string's inside, which was read before.

@@ -46,8 +46,7 @@ func (d *Decoder) flat(doc string) {
 	outer, base := w.cursor, d.base
 	w.open(doc)
 	d.base = -1
-	guess := d.state.guess
-	if end := d.walk(guess, 0); end < 0 {
+	if guess, end := d.walk(0); end < 0 {
 		d.deadFault(doc)
 	} else {
 		d.settle(guess, 0, end, maxLevels)
@@ -84,7 +83,6 @@ func (j *otlpJSON) find(p int, names []string, found []where) (ok bool) {
 	if p >= len(j.s) || j.s[p] != '{' {
 		return true
 	}
-	j.seek(p)
 	ok = true
 	j.members(p, func(name string, start, end int) bool {
 		for i, n := range names {
@@ -101,11 +99,8 @@ func (j *otlpJSON) find(p int, names []string, found []where) (ok bool) {
 // array calls f with the elements of an array, if it is one.
 func (j *otlpJSON) array(at where, f func(start, end int) bool) {
 	if at.ok() && j.s[at.start] == '[' {
-		j.seek(at.start)
 		j.elements(at.start, func(start, end int) bool {
-			more := f(start, end)
-			j.seek(end)
-			return more
+			return f(start, end)
 		})
 	}
 }
@@ -135,7 +130,6 @@ func (j *otlpJSON) resourceSpans(p, end int) bool {
 		more = j.scopeSpans(start, end)
 		return more
 	})
-	j.seek(end)
 	return more
 }
 

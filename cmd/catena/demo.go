@@ -89,6 +89,9 @@ func runDemo(ctx context.Context, env *environment, c *command, args []string) e
 	if !*serve {
 		*listen = "127.0.0.1:0"
 	}
+	// The demo is its own world, whatever the environment says of others.
+	cfg.ClickHouseDatabase, cfg.ClickHouseUser, cfg.ClickHousePassword = "catena", "default", ""
+	cfg.KafkaTLS, cfg.KafkaSASLMechanism, cfg.KafkaTopicsRegex, cfg.KafkaGroup, cfg.TopicFormats = false, "", false, "catena", nil
 	d := &demo{env: env, cfg: cfg}
 	if err := d.start(ctx, *listen); err != nil {
 		return errors.Join(err, d.stop())

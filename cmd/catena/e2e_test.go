@@ -313,7 +313,30 @@ func testEndToEnd(t *testing.T, k cluster, name string) {
 
 	compareRows(t, store, records)
 	checkCommitted(t, k, store, name)
+	checkExplain(t, c)
 	grepSecrets(t, store, name, c)
+}
+
+// checkExplain asks for a person, a key and one event.
+func checkExplain(t *testing.T, c *catena) {
+	t.Helper()
+	for what, want := range map[string][]string{
+		"carol.singh@example.com":       {"Carol", "self_reported"},
+		"ASIAFIXTURECICD00002":          {"dana-acme", "patch deployments", "rollback"},
+		"session:github.run:9000003001": {"frank-acme", "outside_grant"},
+	} {
+		cmd := exec.Command(os.Args[0], "explain", "--all", what)
+		cmd.Env = c.env
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("explain %s: %v\n%s", what, err, out)
+		}
+		for _, w := range want {
+			if !strings.Contains(strings.ToLower(string(out)), strings.ToLower(w)) {
+				t.Errorf("explain %s: %q is not in\n%s", what, w, out)
+			}
+		}
+	}
 }
 
 // compareRows holds the tables against stitching the same records in memory.

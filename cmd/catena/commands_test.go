@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// command runs the program in process and returns its exit code and output.
+func runCommandLine(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	env := &environment{stdin: strings.NewReader(stdin), stdout: &out, stderr: &errs, getenv: os.Getenv}
+	code = run(t.Context(), env, args)
+	return code, out.String(), errs.String()
+}
+
+func TestSourcesCommand(t *testing.T) {
+	code, out, _ := runCommandLine(t, "", "sources", "list", "--format", "json")
+	var list []struct{ Name, Vendor, Title, Reference string }
+	if err := json.Unmarshal([]byte(out), &list); err != nil || code != exitOK || len(list) < 7 {
+		t.Fatalf("list: exit code %d, %d sources, %v", code, len(list), err)
+	}
+	for _, s := range list {
+		if s.Vendor == "" || s.Title == "" || !strings.HasPrefix(s.Reference, "https://") {
+			t.Errorf("source %s lacks vendor, title or reference", s.Name)
+		}
+		if code, out, _ := runCommandLine(t, "", "sources", "show", s.Name); code != exitOK || !strings.Contains(out, "name: "+s.Name) {
+			t.Errorf("show %s: exit code %d", s.Name, code)
+		}
+	}
+
+	dir := t.TempDir()
+	bad := filepath.Join(dir, "bad.yaml")
+	write(t, bad, "name: mine\nvendor: me\ntitle: mine\nmatch: {a: present}\nid: [\"{a}\"]\ntime: \"{t}\"\nkeys:\n  - tocken:mine:{a}\n")
+	code, _, errs := runCommandLine(t, "", "sources", "lint", bad)
+	if code == exitOK || !strings.Contains(errs, "8:") || !strings.Contains(errs, "tocken") {
+		t.Errorf("lint: exit code %d, %s", code, errs)
+	}
+
+	log := filepath.Join(dir, "log.jsonl")
+	write(t, log, `{"hello":"world"}`+"\n")
+	code, out, _ = runCommandLine(t, "", "sources", "test", log, "stories/3-jit/teleport.jsonl")
+	if code != exitFound || !strings.Contains(out, "unknown_format") || !strings.Contains(out, "teleport.audit") || !strings.Contains(out, "grant:teleport.request:") {
+		t.Errorf("test: exit code %d\n%s", code, out)
+	}
+}
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStitchReadsStandardInput, and names what it could not decode.
+func TestStitchReadsStandardInput(t *testing.T) {
+	text, err := stories.ReadFile("stories/5-policy/okta.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := runCommandLine(t, string(text)+"{broken\n", "stitch")
+	if code != exitFound || strings.Count(out, "\n") != 7 || !strings.Contains(errs, "malformed") {
+		t.Errorf("exit code %d, %d lines\n%s", code, strings.Count(out, "\n"), errs)
+	}
+	_, updates, _ := runCommandLine(t, string(text), "stitch", "--updates", "-")
+	if n := strings.Count(updates, "\n"); n < 7 {
+		t.Errorf("--updates prints %d lines, want each row at least once", n)
+	}
+}
+
+func TestHelpTeaches(t *testing.T) {
+	for _, c := range commands() {
+		code, out, _ := runCommandLine(t, "", c.name, "--help")
+		if code != exitOK || !strings.Contains(out, "usage: catena "+c.name) || len(out) < 200 {
+			t.Errorf("catena %s --help: exit code %d, %d bytes", c.name, code, len(out))
+		}
+	}
+}
+
+// TestDemo tells the five stories on the embedded servers.
+func TestDemo(t *testing.T) {
+	database(t) // skips where the engine is not there; the demo below runs in a process of its own
+	c := newCatena(t, cluster{"127.0.0.1:1"}, "http://127.0.0.1:1", "unused", "unused")
+	c.run("demo")
+	out := c.text()
+	for _, want := range []string{
+		"Story 1.", "Alice Moreau", "s3:GetObject", "cause exact", "missing: the id of the access token",
+		"Story 2.", "dana-acme", "rollback-bot", "Story 3.", "outside_grant", "DROP TABLE", "Story 4.", "divergent",
+		"Story 5.", "denied_but_done", "policy allow", "Three statements to try",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the demo does not print %q", want)
+		}
+	}
+	if strings.Contains(out, "FIXTURESECRET") {
+		t.Error("the demo prints a secret")
+	}
+}
