@@ -72,28 +72,35 @@ func load(s string, p int) uint64 {
 const (
 	eachByte = 0x0101010101010101
 	highBits = 0x80 * eachByte
-	quotes   = '"' * eachByte
-	slashes  = '\\' * eachByte
-	lowestOK = 0x20 * eachByte
 )
+
+// special marks with their high bits the bytes of x that end or interrupt a
+// string: quotes, backslashes and what is below 0x20. Bytes above the lowest
+// that is marked may be marked wrongly.
+func special(x uint64) uint64 {
+	// (y-n)&^y has the high bit of each byte of y below n. With bit 1 turned
+	// over, the quote stands right above the control characters.
+	quote, slash := x^0x02*eachByte, x^'\\'*eachByte
+	return ((quote-0x21*eachByte)&^quote | (slash-eachByte)&^slash) & highBits
+}
 
 // str reads a string whose opening quote lies before p, and returns the
 // position of its closing quote.
 func (c *cursor) str(p int) int {
 	s := c.s
 	c.escaped = false
-	for p+8 <= len(s) {
-		// A byte of special is marked if it is a quote, a backslash or below
-		// 0x20: (x-n)&^x has the high bit of each byte below n, and wrongly
-		// that of others only above one that is.
-		x := load(s, p)
-		q, b := x^quotes, x^slashes
-		special := ((q-eachByte)&^q | (b-eachByte)&^b | (x-lowestOK)&^x) & highBits
-		if special == 0 {
-			p += 8
+	for p+16 <= len(s) {
+		// Sixteen bytes with one branch: most strings end within them, and
+		// where is hard to predict.
+		lo, hi := special(load(s, p)), special(load(s, p+8))
+		if lo|hi == 0 {
+			p += 16
 			continue
 		}
-		p += bits.TrailingZeros64(special) >> 3
+		if lo == 0 {
+			lo, p = hi, p+8
+		}
+		p += bits.TrailingZeros64(lo) >> 3
 		if s[p] == '"' {
 			return p
 		}

@@ -37,7 +37,7 @@ func TestSourcesCommand(t *testing.T) {
 	bad := filepath.Join(dir, "bad.yaml")
 	write(t, bad, "name: mine\nvendor: me\ntitle: mine\nmatch: {a: present}\nid: [\"{a}\"]\ntime: \"{t}\"\nkeys:\n  - tocken:mine:{a}\n")
 	code, _, errs := runCommandLine(t, "", "sources", "lint", bad)
-	if code == exitOK || !strings.Contains(errs, "8:") || !strings.Contains(errs, "tocken") {
+	if code == exitOK || !strings.Contains(errs, "line 8, column 5") || !strings.Contains(errs, "tocken") || strings.Contains(errs, "folder") {
 		t.Errorf("lint: exit code %d, %s", code, errs)
 	}
 

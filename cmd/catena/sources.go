@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 
 	"catena/ingest"
@@ -91,14 +93,21 @@ func showSource(env *environment, set *sources.Set, name string) error {
 	return err
 }
 
+// sourceName finds what a file by itself calls its source.
+var sourceName = regexp.MustCompile(`(?m)^name:\s*(\S+)`)
+
 func lintSource(env *environment, file string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	s, err := sources.Parse(file, text)
+	name := filepath.Base(filepath.Dir(file)) // of a folder as in schemas/sources
+	if m := sourceName.FindSubmatch(text); m != nil && filepath.Base(file) != "source.yaml" {
+		name = string(m[1])
+	}
+	s, err := sources.Parse(name, text)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s:\n%w", file, err)
 	}
 	fmt.Fprintf(env.stdout, "%s: source %s is well formed\n", file, s.Name)
 	return nil
