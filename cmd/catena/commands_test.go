@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"catena/schemas"
 )
 
 // command runs the program in process and returns its exit code and output.
@@ -98,5 +100,21 @@ func TestDemo(t *testing.T) {
 	}
 	if strings.Contains(out, "FIXTURESECRET") {
 		t.Error("the demo prints a secret")
+	}
+}
+
+// TestPrintedTextIsSafe: escape sequences of a log do not reach the terminal.
+func TestPrintedTextIsSafe(t *testing.T) {
+	evil := "\x1b[2J\x1b]0;owned\x07\rrm"
+	a := &schemas.Action{Event: schemas.Event{Action: evil, Resource: evil, Authority: evil, Actor: schemas.Key{Kind: schemas.KindHuman, Namespace: "x", Value: evil}}}
+	a.Hops = []schemas.Hop{{Key: a.Actor, Name: evil}}
+	a.Root, a.Reason = a.Actor, schemas.ReasonNoKey
+	var out bytes.Buffer
+	p := &painter{w: &out, all: true}
+	p.action(a)
+	p.chain([]*schemas.Action{a})
+	printTable(&out, []string{"c"}, [][]string{{evil}})
+	if strings.ContainsAny(out.String(), "\x1b\x07\r") || !strings.Contains(out.String(), "owned") {
+		t.Errorf("%q", out.String())
 	}
 }

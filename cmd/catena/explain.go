@@ -135,15 +135,15 @@ func (x *explainer) action(ctx context.Context, a *schemas.Action) error {
 
 // action prints one action with the proof of each step.
 func (p *painter) action(a *schemas.Action) {
-	fmt.Fprintf(p.w, "%s  %s  %s %s  %s\n", clock(a.TimeNanos), a.Class, p.paint(bold, a.Event.Action), a.Resource, a.Outcome)
-	fmt.Fprintf(p.w, "%s: %s\n", p.grade(a.Grade), reasonText(a))
+	fmt.Fprintf(p.w, "%s  %s  %s %s  %s\n", clock(a.TimeNanos), a.Class, p.paint(bold, safe(a.Event.Action)), safe(a.Resource), a.Outcome)
+	fmt.Fprintf(p.w, "%s: %s\n", p.grade(a.Grade), safe(reasonText(a)))
 	for i, h := range a.Hops {
 		indent := strings.Repeat("   ", i)
 		if i == 0 {
-			fmt.Fprintf(p.w, "%s%s %s %s\n", indent, h.Key.Kind, p.paint(bold, h.Key.ID()), h.Name)
+			fmt.Fprintf(p.w, "%s%s %s %s\n", indent, h.Key.Kind, p.paint(bold, safe(h.Key.ID())), safe(h.Name))
 			continue
 		}
-		fmt.Fprintf(p.w, "%s└─ %s %s  %s, %s", indent[3:], h.Key.Kind, p.paint(bold, h.Key.ID()), h.Relation, h.Strength)
+		fmt.Fprintf(p.w, "%s└─ %s %s  %s, %s", indent[3:], h.Key.Kind, p.paint(bold, safe(h.Key.ID())), h.Relation, h.Strength)
 		switch {
 		case h.Lent:
 			fmt.Fprint(p.w, ", lends mfa and method only")
@@ -155,10 +155,10 @@ func (p *painter) action(a *schemas.Action) {
 		fmt.Fprintln(p.w)
 	}
 	for _, c := range a.Candidates {
-		fmt.Fprintf(p.w, "   candidate %s, which leads to %s\n", c.Parent, orUnknown(c.Root.String()))
+		fmt.Fprintf(p.w, "   candidate %s, which leads to %s\n", safe(c.Parent.String()), orUnknown(safe(c.Root.String())))
 	}
 	if m := missing(a); m != "" {
-		fmt.Fprintln(p.w, "missing: "+m)
+		fmt.Fprintln(p.w, "missing: "+safe(m))
 	}
 	e := a.Evidence
 	fmt.Fprintln(p.w, p.paint(dim, fmt.Sprintf("event %s  record %s/%d@%d item %d  sha256 %x", a.ID, e.Topic, e.Partition, e.Offset, e.RecordIndex, e.RawSHA256)))
@@ -239,7 +239,7 @@ func missing(a *schemas.Action) string {
 func (p *painter) lack(rows []*schemas.Action) {
 	for _, a := range rows {
 		if a.Reason == schemas.ReasonSelfReported {
-			fmt.Fprintln(p.w, p.paint(yellow, "missing: ")+missing(a))
+			fmt.Fprintln(p.w, p.paint(yellow, "missing: ")+safe(missing(a)))
 			return
 		}
 	}

@@ -174,13 +174,13 @@ func testFile(env *environment, dec *ingest.Decoder, name string) (dead int, err
 }
 
 func printEvent(env *environment, e *schemas.Event) {
-	fmt.Fprintf(env.stdout, "%d.%d  %s  %s  %s %s  %s\n", e.Evidence.Offset, e.Evidence.RecordIndex, e.Source, e.Class, e.Action, shorten(e.Resource, 60), e.Outcome)
+	fmt.Fprintf(env.stdout, "%d.%d  %s  %s  %s %s  %s\n", e.Evidence.Offset, e.Evidence.RecordIndex, e.Source, e.Class, safe(e.Action), shorten(e.Resource, 60), e.Outcome)
 	for _, k := range e.Keys {
-		fmt.Fprintf(env.stdout, "      with   %s\n", k)
+		fmt.Fprintf(env.stdout, "      with   %s\n", safe(k.String()))
 	}
 	for i := range e.Makes {
 		b := &e.Makes[i]
-		fmt.Fprintf(env.stdout, "      binds  %s → %s  %s, %s\n", b.Child, b.Parent, b.Relation, b.Strength)
+		fmt.Fprintf(env.stdout, "      binds  %s → %s  %s, %s\n", safe(b.Child.String()), safe(b.Parent.String()), b.Relation, b.Strength)
 	}
 }
 

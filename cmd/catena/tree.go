@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"catena/schemas"
 )
@@ -159,9 +160,9 @@ func (t *chainTree) anchor(a *schemas.Action) *branch {
 func (t *chainTree) key(a *schemas.Action, i int) string {
 	h := a.Hops[i]
 	p := t.p
-	name := h.Key.Kind.String() + " " + p.paint(bold, h.Key.ID())
+	name := h.Key.Kind.String() + " " + p.paint(bold, safe(h.Key.ID()))
 	if i == 0 {
-		name = p.paint(bold, cmp.Or(h.Name, h.Key.Value)) + "  " + h.Key.Kind.String() + p.paint(dim, "  "+h.Key.ID())
+		name = p.paint(bold, safe(cmp.Or(h.Name, h.Key.Value))) + "  " + h.Key.Kind.String() + p.paint(dim, "  "+safe(h.Key.ID()))
 		if a.Frontier == h.Key {
 			name += p.paint(red, "  frontier: nothing seen says who drives it")
 		}
@@ -180,7 +181,7 @@ func (t *chainTree) key(a *schemas.Action, i int) string {
 // line is the line of one action.
 func (t *chainTree) line(a *schemas.Action) string {
 	p := t.p
-	parts := []string{p.paint(dim, clock(a.TimeNanos)), a.Class.String(), p.paint(bold, a.Event.Action)}
+	parts := []string{p.paint(dim, clock(a.TimeNanos)), a.Class.String(), p.paint(bold, safe(a.Event.Action))}
 	if r := object(a); r != "" {
 		parts = append(parts, shorten(r, 60))
 	}
@@ -197,7 +198,7 @@ func (t *chainTree) line(a *schemas.Action) string {
 	}
 	parts = append(parts, t.via(a)...)
 	if a.Authority != "" {
-		parts = append(parts, p.paint(dim, "as "+a.Authority[strings.LastIndexAny(a.Authority, "/")+1:]))
+		parts = append(parts, p.paint(dim, "as "+safe(a.Authority[strings.LastIndexAny(a.Authority, "/")+1:])))
 	}
 	if a.PolicyDecision != schemas.VerdictNone {
 		code := green
@@ -236,7 +237,7 @@ func (t *chainTree) via(a *schemas.Action) []string {
 		return nil
 	}
 	if k := a.FirstKey(schemas.KindToken); !k.IsZero() {
-		return []string{t.p.paint(dim, "with "+k.ID())}
+		return []string{t.p.paint(dim, "with "+safe(k.ID()))}
 	}
 	return nil
 }
@@ -304,8 +305,20 @@ func clock(nanos int64) string { return time.Unix(0, nanos).UTC().Format("15:04:
 
 func shortID(id schemas.ID) string { return id.String()[:8] }
 
+// safe makes a text from a log fit to print: a record must not be able to
+// move the cursor or recolour what a person reads.
+func safe(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '·'
+	}, s)
+}
+
+// shorten brings a text onto one line of at most n characters.
 func shorten(s string, n int) string {
-	s = strings.Join(strings.Fields(s), " ")
+	s = safe(strings.Join(strings.Fields(s), " "))
 	if r := []rune(s); len(r) > n {
 		return string(r[:n-1]) + "…"
 	}
