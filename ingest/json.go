@@ -89,18 +89,13 @@ func special(x uint64) uint64 {
 func (c *cursor) str(p int) int {
 	s := c.s
 	c.escaped = false
-	for p+16 <= len(s) {
-		// Sixteen bytes with one branch: most strings end within them, and
-		// where is hard to predict.
-		lo, hi := special(load(s, p)), special(load(s, p+8))
-		if lo|hi == 0 {
-			p += 16
+	for p+8 <= len(s) {
+		found := special(load(s, p))
+		if found == 0 {
+			p += 8
 			continue
 		}
-		if lo == 0 {
-			lo, p = hi, p+8
-		}
-		p += bits.TrailingZeros64(lo) >> 3
+		p += bits.TrailingZeros64(found) >> 3
 		if s[p] == '"' {
 			return p
 		}

@@ -522,7 +522,7 @@ func TestErrors(t *testing.T) {
 		{"all faults together", []string{"CATENA_SKEW=soon", "CATENA_MEMORY=lots", "CATENA_HMAC_KEY=short", "CATENA_KAFKA_START=middle"}, []string{"run"}, exitUsage,
 			[]string{"CATENA_SKEW", "CATENA_MEMORY", "CATENA_HMAC_KEY", "CATENA_KAFKA_START"}},
 		{"no broker", []string{"CATENA_KAFKA_BROKERS=127.0.0.1:1"}, []string{"replay", "main.go"}, exitFailure, []string{"127.0.0.1:1", "CATENA_KAFKA_BROKERS"}},
-		{"no database", []string{"CATENA_CLICKHOUSE_ADDR=http://127.0.0.1:1"}, []string{"migrate"}, exitFailure, []string{"127.0.0.1:1"}},
+		{"no database", []string{"CATENA_CLICKHOUSE_ADDR=http://127.0.0.1:1"}, []string{"migrate"}, exitFailure, []string{"127.0.0.1:1", "CATENA_CLICKHOUSE_ADDR"}},
 		{"secret file missing", []string{"CATENA_HMAC_KEY_FILE=/nonexistent"}, []string{"migrate"}, exitUsage, []string{"CATENA_HMAC_KEY_FILE"}},
 		{"open server without password", nil, []string{"clickhouse", "--listen", "0.0.0.0:0"}, exitFailure, []string{"password"}},
 		{"no such file", nil, []string{"stitch", "/nonexistent.json"}, exitFailure, []string{"/nonexistent.json"}},

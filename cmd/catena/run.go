@@ -82,8 +82,12 @@ func (c *config) cluster(log *slog.Logger) ingest.Cluster {
 }
 
 func openStore(ctx context.Context, c *config) (*clickhouse.Store, error) {
-	return clickhouse.Open(ctx, clickhouse.Options{Addrs: c.ClickHouseAddr, Database: c.ClickHouseDatabase,
+	store, err := clickhouse.Open(ctx, clickhouse.Options{Addrs: c.ClickHouseAddr, Database: c.ClickHouseDatabase,
 		User: c.ClickHouseUser, Password: c.ClickHousePassword})
+	if err != nil {
+		return nil, fmt.Errorf("CATENA_CLICKHOUSE_ADDR=%s: %w", strings.Join(c.ClickHouseAddr, ","), err)
+	}
+	return store, nil
 }
 
 var migrateCommand = command{
