@@ -158,3 +158,71 @@ func TestStitchCommand(t *testing.T) {
 		t.Error(firstDifference(string(lines[false]), string(lines[true])))
 	}
 }
+
+// TestRealKubernetes: every use of a token in a real audit log leads to who
+// minted it, or to the pod that it was minted for; the copy used from another
+// address, the forged address and the shared audit id are told apart.
+func TestRealKubernetes(t *testing.T) {
+	dir := os.Getenv("CATENA_SAMPLES")
+	if dir == "" {
+		t.Skip("CATENA_SAMPLES is not set: no real records to read")
+	}
+	dir = filepath.Join(dir, "real-software", "kubernetes")
+	var truth struct {
+		Mints []struct {
+			Credential string                      `json:"credential_id"`
+			Initiator  string                      `json:"initiator"`
+			BoundTo    *struct{ Kind, UID string } `json:"bound_to"`
+			Uses       []int64                     `json:"use_lines"`
+		} `json:"mints"`
+		OtherAddress []int64 `json:"stolen_token_lines_other_source_ip"`
+		Forwarded    []int64 `json:"spoofed_forwarded_for_lines"`
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "truth.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &truth); err != nil {
+		t.Fatal(err)
+	}
+	audit, err := os.ReadFile(filepath.Join(dir, "audit.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var records []schemas.Record
+	for line := range bytes.Lines(audit) {
+		records = append(records, schemas.Record{Topic: "kubernetes", Offset: int64(len(records)), Value: bytes.TrimSpace(line)})
+	}
+	byLine := map[int64]*schemas.Action{}
+	rows, _ := stitchAll(t, records, 16)
+	for _, a := range rows {
+		byLine[a.Evidence.Offset] = a
+	}
+	uses := 0
+	for _, m := range truth.Mints {
+		root := m.Initiator
+		if m.BoundTo != nil && m.BoundTo.Kind == "Pod" {
+			root = m.BoundTo.UID
+		}
+		for _, line := range m.Uses {
+			a := byLine[line] // nil for the stage RequestReceived, whose outcome comes in another line
+			if a == nil {
+				continue
+			}
+			uses++
+			if a.Grade != schemas.GradeProven || a.Root.Value != root {
+				t.Errorf("line %d, %s: %v, root %v, want %s", line, m.Credential, a.Grade, a.Root, root)
+			}
+			if got, want := a.Flags&schemas.FlagNewSourceIP != 0, slices.Contains(truth.OtherAddress, line); got != want {
+				t.Errorf("line %d: new_source_ip %v, want %v", line, got, want)
+			}
+			if got, want := a.Flags&schemas.FlagSpoofableSourceIP != 0, slices.Contains(truth.Forwarded, line); got != want {
+				t.Errorf("line %d: spoofable_source_ip %v, want %v", line, got, want)
+			}
+		}
+	}
+	if uses < 20 {
+		t.Errorf("only %d uses were looked at", uses)
+	}
+	t.Logf("%d uses of %d minted tokens", uses, len(truth.Mints))
+}
