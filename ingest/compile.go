@@ -27,6 +27,7 @@ type program struct {
 	inherits  []handDown // members that a list hands down to its items
 
 	rules      []cond
+	ruleFirst  []first // of each rule
 	id         []expr
 	texts      [textFields][]option
 	class      []classOption
@@ -159,7 +160,8 @@ func compile(src *sources.Source, all []*sources.Source) (*program, error) {
 		}
 		c.fields(common, &src.Common)
 		for i := range src.Rules {
-			c.rules = append(c.rules, c.condition(src.Rules[i].When))
+			when := c.condition(src.Rules[i].When)
+			c.rules, c.ruleFirst = append(c.rules, when), append(c.ruleFirst, firstOf(&when))
 			c.fields(int32(i), &src.Rules[i].Fields)
 		}
 		c.lastFirst()

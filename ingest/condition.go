@@ -52,8 +52,51 @@ type atoms struct {
 type slotAtoms struct {
 	slot    int32
 	present []wordBits // the bits of a slot that has a value
-	equal   map[string][]wordBits
+	equal   textTable
 	others  []int32
+}
+
+// textTable finds the bits of the texts with which a slot is compared.
+type textTable struct {
+	texts []string
+	bits  [][]wordBits
+	index []uint16 // as in memberTable
+}
+
+func (t *textTable) find(s string) []wordBits {
+	if len(t.index) == 0 {
+		return nil
+	}
+	mask := uint(len(t.index) - 1)
+	for h := hashName(s) & mask; ; h = (h + 1) & mask {
+		i := t.index[h]
+		if i == 0 {
+			return nil
+		}
+		if t.texts[i-1] == s {
+			return t.bits[i-1]
+		}
+	}
+}
+
+func (t *textTable) add(s string, atom int32) {
+	if i := slices.Index(t.texts, s); i >= 0 {
+		t.bits[i] = addBit(t.bits[i], atom)
+		return
+	}
+	t.texts, t.bits = append(t.texts, s), append(t.bits, addBit(nil, atom))
+	size := 4
+	for size < 4*len(t.texts) {
+		size *= 2
+	}
+	t.index = make([]uint16, size)
+	for i, s := range t.texts {
+		h := hashName(s) & uint(size-1)
+		for t.index[h] != 0 {
+			h = (h + 1) & uint(size-1)
+		}
+		t.index[h] = uint16(i + 1)
+	}
 }
 
 // newAtoms makes an empty list.
@@ -84,7 +127,7 @@ func (as *atoms) finish() {
 			s.present = addBit(s.present, int32(i))
 		case sources.OneOf:
 			for _, t := range a.texts {
-				s.equal[t] = addBit(s.equal[t], int32(i))
+				s.equal.add(t, int32(i))
 			}
 		default:
 			s.others = append(s.others, int32(i))
@@ -96,7 +139,7 @@ func (as *atoms) ofSlot(slot int32) *slotAtoms {
 	i := slices.IndexFunc(as.bySlot, func(s slotAtoms) bool { return s.slot == slot })
 	if i < 0 {
 		i = len(as.bySlot)
-		as.bySlot = append(as.bySlot, slotAtoms{slot: slot, equal: map[string][]wordBits{}})
+		as.bySlot = append(as.bySlot, slotAtoms{slot: slot})
 	}
 	return &as.bySlot[i]
 }
@@ -191,14 +234,15 @@ func (f *facts) learn(p *program, e *evaluator) {
 	clear(f.asked)
 	for i := range p.atoms.bySlot {
 		s := &p.atoms.bySlot[i]
+		if e.slots[s.slot].walk != e.walk {
+			continue
+		}
 		v, ok := e.present(s.slot)
 		if !ok {
 			continue
 		}
 		f.set(s.present)
-		if len(s.equal) > 0 {
-			f.set(s.equal[v])
-		}
+		f.set(s.equal.find(v))
 		for _, a := range s.others {
 			if p.atoms.list[a].holds(v) {
 				f.is[a/64] |= 1 << (a % 64)
@@ -213,6 +257,20 @@ func (f *facts) set(list []wordBits) {
 	}
 }
 
+// first is part of a condition by which most conditions are told not to hold.
+type first wordBits
+
+// firstOf returns what a condition asks first; nothing, if it asks for no atom.
+func firstOf(c *cond) first {
+	if len(c.want) == 0 {
+		return first{}
+	}
+	return first(c.want[0])
+}
+
+// may reports whether a condition can hold.
+func (f *facts) may(x first) bool { return x.mask == 0 || f.is[x.word]&x.mask == x.mask }
+
 // holds reports whether a condition holds for the record.
 func (f *facts) holds(c *cond) bool {
 	for _, b := range c.want {
@@ -225,13 +283,13 @@ func (f *facts) holds(c *cond) bool {
 			return false
 		}
 	}
-	for _, any := range c.any {
-		if !f.holdsOne(any) {
+	for _, list := range c.any {
+		if !f.holdsOne(list) {
 			return false
 		}
 	}
-	for _, none := range c.none {
-		if f.holdsOne(none) {
+	for _, list := range c.none {
+		if f.holdsOne(list) {
 			return false
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -102,6 +103,7 @@ type Decoder struct {
 	facts facts
 	on    []bool // which rules hold
 	gzip  *gzip.Reader
+	cleanTexts
 
 	topic string // of the last record
 	state *topicState
@@ -178,6 +180,7 @@ func (sh *shared) decoder() *Decoder {
 	d.eval.walker = &walker{limit: sh.opts.MaxItems}
 	d.eval.maxDepth = sh.opts.MaxDepth
 	d.eval.secrets, d.eval.element = sh.redactor, -1
+	d.cleanTexts.seed = maphash.MakeSeed()
 	return d
 }
 
@@ -274,7 +277,6 @@ func (d *Decoder) dead(reason schemas.DeadReason, raw, format string, args ...an
 	// Cut generously first, so that no secret is cut through before it is found.
 	b := d.redactor.RedactBytes([]byte(raw[:min(len(raw), d.opts.MaxDeadBytes+4096)]))
 	b = b[:min(len(b), d.opts.MaxDeadBytes)]
-	ev.Topic = strings.Clone(ev.Topic)
 	d.out.Dead = append(d.out.Dead, schemas.DeadLetter{Evidence: ev, Reason: reason, Error: d.redactor.Redact(fmt.Sprintf(format, args...)), Bytes: b})
 }
 
@@ -413,8 +415,8 @@ func (d *Decoder) applyRules(p *program) {
 	if len(d.on) < len(p.rules) {
 		d.on = make([]bool, len(p.rules))
 	}
-	for i := range p.rules {
-		d.on[i] = d.facts.holds(&p.rules[i])
+	for i, x := range p.ruleFirst {
+		d.on[i] = d.facts.may(x) && d.facts.holds(&p.rules[i])
 	}
 }
 
@@ -486,7 +488,26 @@ func (d *Decoder) textOf(list []option) string {
 
 // clean replaces secrets in a text.
 func (d *Decoder) clean(s string) string {
+	if d.isClean(s) {
+		return s
+	}
 	return d.redactor.Redact(s)
+}
+
+// isClean reports whether there is no secret in a text.
+func (d *Decoder) isClean(s string) bool {
+	if len(s) < 6 { // pwd=xy
+		return true
+	}
+	known, hash := d.cleanTexts.has(s)
+	if known {
+		return true
+	}
+	if a, _ := findSecret(s, 0); a >= 0 {
+		return false
+	}
+	d.cleanTexts.add(s, hash)
+	return true
 }
 
 // wordOf evaluates a field that gives one of some words.
@@ -571,7 +592,7 @@ func (d *Decoder) optional(x *expr) string {
 // keyed HMAC, the same as the transform hmac gives.
 func (d *Decoder) key(x *keyExpr) schemas.Key {
 	k := d.eval.key(x)
-	if a, _ := findSecret(k.Value, 0); a >= 0 {
+	if !d.isClean(k.Value) {
 		k.Value = d.eval.keep(d.redactor.hash(k.Value))
 		d.out.SecretKeys++
 	}

@@ -40,6 +40,7 @@ type envelope struct {
 	when    []sources.Clause
 	content string
 	kind    valueKind
+	batch   bool // content is an array of items, which can be read one by one if it is broken
 	open    func(d *Decoder, v value, level int)
 }
 
@@ -71,9 +72,9 @@ func envelopes() []*envelope {
 		{name: "otlp_logs", content: "resourceLogs", kind: kindArray, open: skipAs(skipLogs)},
 		{name: "otlp_metrics", content: "resourceMetrics", kind: kindArray, open: skipAs(skipMetrics)},
 		// {"Records":[…]}: files of CloudTrail, events of Lambda.
-		{name: "records", content: "Records", kind: kindArray, open: (*Decoder).openArray},
+		{name: "records", content: "Records", kind: kindArray, batch: true, open: (*Decoder).openArray},
 		// The webhook of kube-apiserver; its items have neither kind nor apiVersion.
-		{name: "kubernetes_list", when: []sources.Clause{is("kind", "EventList")}, content: "items", kind: kindArray, open: (*Decoder).openEventList},
+		{name: "kubernetes_list", when: []sources.Clause{is("kind", "EventList")}, content: "items", kind: kindArray, batch: true, open: (*Decoder).openEventList},
 		{name: "eventbridge", when: []sources.Clause{has(`"detail-type"`), has("source")}, content: "detail", kind: kindObject, open: (*Decoder).openObject},
 		{name: "sqs", when: []sources.Clause{is("eventSource", "aws:sqs")}, content: "body", kind: kindString, open: (*Decoder).openText},
 		{name: "sns", when: []sources.Clause{is("Type", "Notification"), has("TopicArn")}, content: "Message", kind: kindString, open: (*Decoder).openText},
@@ -157,7 +158,7 @@ func (d *Decoder) openArray(v value, level int) { d.items(offsetIn(d.eval.s, v.t
 func (d *Decoder) openEventList(v value, level int) {
 	outer := d.hint
 	d.hint = handed{kind: "Event"}
-	for _, h := range d.recogniseOrGuess().inherits[1:] { // apiVersion is that of the list
+	for _, h := range d.facts.program.inherits[1:] { // apiVersion is that of the list
 		if api := d.eval.get(h.slot); api != nil && api.kind == kindString && !api.escaped {
 			d.hint.apiVersion = api.text
 		}
@@ -165,9 +166,6 @@ func (d *Decoder) openEventList(v value, level int) {
 	d.openArray(v, level)
 	d.hint = outer
 }
-
-// recogniseOrGuess is the program whose walk is current.
-func (d *Decoder) recogniseOrGuess() *program { return d.facts.program }
 
 func (d *Decoder) openObject(v value, level int) {
 	if d.one(offsetIn(d.eval.s, v.text), level) < 0 {
@@ -330,10 +328,8 @@ func looseEnd(s string, p int) int {
 func (d *Decoder) salvage(guess *program, p, level int) {
 	w := d.eval.walker
 	broken, dead := w.fault, len(d.out.Dead)
-	at := -1
-	if w.s[p] == '[' {
-		at = p
-	} else {
+	at := p
+	if w.s[p] != '[' {
 		d.facts.learn(guess, &d.eval)
 		at = d.brokenBatch(guess)
 	}
@@ -356,7 +352,7 @@ func (d *Decoder) salvage(guess *program, p, level int) {
 func (d *Decoder) brokenBatch(guess *program) int {
 	for i := range guess.envelopes {
 		o := &guess.envelopes[i]
-		if (o.name == "records" || o.name == "kubernetes_list") && d.eval.opened == guess.trie.slots[o.slot].node && d.eval.openedWalk == d.eval.walk && d.facts.holds(&o.when) {
+		if o.batch && d.eval.opened == guess.trie.slots[o.slot].node && d.eval.openedWalk == d.eval.walk && d.facts.holds(&o.when) {
 			return d.eval.openedAt
 		}
 	}

@@ -83,12 +83,15 @@ func (e *evaluator) part(p *part) (string, bool) {
 	}
 	s, ok := "", false
 	for i := range p.choices {
-		if c := &p.choices[i]; c.slot < 0 {
+		c := &p.choices[i]
+		if c.slot < 0 {
 			s, ok = c.literal, true
-		} else {
-			s, ok = e.find(c.slot)
+			break
 		}
-		if ok {
+		if e.slots[c.slot].walk != e.walk {
+			continue
+		}
+		if s, ok = e.find(c.slot); ok {
 			break
 		}
 	}

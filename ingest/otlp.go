@@ -59,7 +59,7 @@ func (d *Decoder) openSpans(v value, _ int) {
 	j := otlpJSON{cursor: cursor{maxDepth: maxNesting}, d: d}
 	j.open(v.text)
 	before := d.index
-	j.elements(0, func(start, end int) bool { return j.resourceSpans(start, end) })
+	j.elements(0, j.resourceSpans)
 	if d.index == before {
 		d.skip(skipEmptyBatch)
 	}

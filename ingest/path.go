@@ -151,16 +151,18 @@ func (t *trie) star(p sources.Path) int32 {
 }
 
 // memberTable finds the child of a member's name: open addressing by length
-// and three of the bytes, which tells the names of one object apart well.
+// and three of the bytes, which tells the names of one object apart well. It
+// never holds names from records, so nobody can make it slow.
 type memberTable struct {
 	names []string
 	nodes []*node
-	index []uint8 // hash to position plus one; a power of two
-	wide  map[string]*node
+	slots []memberSlot // a power of two
 }
 
-// maxTable is up to how many names a table is used; a map beyond.
-const maxTable = 120
+type memberSlot struct {
+	name string
+	node *node
+}
 
 func hashName(s string) uint {
 	n := uint(len(s))
@@ -173,40 +175,30 @@ func hashName(s string) uint {
 func (t *memberTable) empty() bool { return len(t.nodes) == 0 }
 
 func (t *memberTable) find(name string) *node {
-	if len(t.index) == 0 {
-		return t.wide[name]
+	if len(t.slots) == 0 {
+		return nil
 	}
-	mask := uint(len(t.index) - 1)
-	for h := hashName(name) & mask; ; h = (h + 1) & mask {
-		i := t.index[h]
-		if i == 0 {
-			return nil
-		}
-		if t.names[i-1] == name {
-			return t.nodes[i-1]
+	mask := uint(len(t.slots) - 1)
+	for h := hashName(name); ; h++ {
+		s := &t.slots[h&mask]
+		if s.node == nil || s.name == name {
+			return s.node
 		}
 	}
 }
 
 func (t *memberTable) add(name string, n *node) {
 	t.names, t.nodes = append(t.names, name), append(t.nodes, n)
-	if len(t.names) > maxTable {
-		t.index, t.wide = nil, map[string]*node{}
-		for i, name := range t.names {
-			t.wide[name] = t.nodes[i]
-		}
-		return
-	}
-	size := 4
-	for size < 4*len(t.names) {
+	size := uint(4)
+	for size < 4*uint(len(t.names)) {
 		size *= 2
 	}
-	t.index = make([]uint8, size)
+	t.slots = make([]memberSlot, size)
 	for i, name := range t.names {
-		h := hashName(name) & uint(size-1)
-		for t.index[h] != 0 {
-			h = (h + 1) & uint(size-1)
+		h := hashName(name)
+		for t.slots[h&(size-1)].node != nil {
+			h++
 		}
-		t.index[h] = uint8(i + 1)
+		t.slots[h&(size-1)] = memberSlot{name, t.nodes[i]}
 	}
 }

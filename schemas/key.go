@@ -140,5 +140,10 @@ func Placeholder(v string) bool {
 	if strings.HasSuffix(v, "EXAMPLE") && len(v) >= 16 { // documentation keys, AKIAIOSFODNN7EXAMPLE
 		return true
 	}
-	return strings.Trim(v, "0-") == "" // zero UUIDs, zero span ids
+	for i := range len(v) {
+		if v[i] != '0' && v[i] != '-' {
+			return false
+		}
+	}
+	return true // zero UUIDs, zero span ids
 }
