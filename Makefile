@@ -76,7 +76,7 @@ fuzz: ## run each fuzz target for FUZZTIME, one after the other (FUZZ=regexp PKG
 	log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT; \
 	for target in $$targets; do \
 		echo "fuzz $$target"; \
-		go test -run '^$$' -fuzz "^$${target##*:}\$$" -fuzztime $(FUZZTIME) "$${target%:*}" 2>&1 | tee "$$log" && continue; \
+		go test -run '^$$' -fuzz "^$${target##*:}\$$" -fuzzminimizetime 20x -fuzztime $(FUZZTIME) "$${target%:*}" 2>&1 | tee "$$log" && continue; \
 		grep -q '^ *context deadline exceeded$$' "$$log" && ! grep -qE 'Failing input written|^panic:' "$$log" || exit 1; \
 		echo 'time was up in the middle of an input; nothing was found'; \
 	done

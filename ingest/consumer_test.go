@@ -533,9 +533,9 @@ func TestCommitFailures(t *testing.T) {
 
 	b.Cluster().Fault(kfake.Fault{Keys: commit, Err: kerr.RebalanceInProgress, Count: -1})
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if err := c.Commit(ctx, []Offset{{"a", 0, 30}}); !errors.Is(err, kerr.RebalanceInProgress) || time.Since(began) > 2*time.Second {
+	if err := c.Commit(ctx, []Offset{{"a", 0, 30}}); !errors.Is(err, kerr.RebalanceInProgress) || time.Since(began) > 30*time.Second {
 		t.Errorf("commit that never succeeds: %v after %v", err, time.Since(began))
 	}
 	if err := c.Commit(t.Context(), []Offset{{"nowhere", 0, 30}}); !errors.Is(err, ErrNotOwned) {
