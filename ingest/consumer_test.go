@@ -268,7 +268,7 @@ func TestRestartAtCommitPoint(t *testing.T) {
 // loop's back.
 type pipeline struct {
 	c       *Consumer
-	tracker Tracker
+	points  commitPoints
 	queue   chan []schemas.Record
 	drained sync.WaitGroup // batches in flight
 
@@ -278,19 +278,67 @@ type pipeline struct {
 	done    chan struct{}
 }
 
+// commitPoints are those of a caller that makes batches durable in order.
+type commitPoints struct {
+	mu    sync.Mutex
+	parts map[Partition]int64 // next to read; -1 while nothing is durable
+}
+
+func (p *commitPoints) assign(ps []Partition) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.parts == nil {
+		p.parts = map[Partition]int64{}
+	}
+	for _, part := range ps {
+		p.parts[part] = -1
+	}
+}
+
+func (p *commitPoints) forget(ps []Partition) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, part := range ps {
+		delete(p.parts, part)
+	}
+}
+
+// add notes a durable record; false if its partition is no longer ours.
+func (p *commitPoints) add(r schemas.Record) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	part := Partition{r.Topic, r.Partition}
+	if _, mine := p.parts[part]; !mine {
+		return false
+	}
+	p.parts[part] = r.Offset + 1
+	return true
+}
+
+func (p *commitPoints) next() (out []Offset) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for part, offset := range p.parts {
+		if offset >= 0 {
+			out = append(out, Offset{part.Topic, part.Partition, offset})
+		}
+	}
+	return out
+}
+
 // startPipeline runs the loop until ctx ends; wait for done, then close the
 // consumer.
 func startPipeline(ctx context.Context, t *testing.T, opts ConsumerOptions) *pipeline {
 	p := &pipeline{queue: make(chan []schemas.Record, 64), handled: map[string]int{}, done: make(chan struct{})}
-	opts.OnAssigned = func(_ context.Context, ps []Partition, _ int64) { p.tracker.Assign(ps) }
+	opts.OnAssigned = func(_ context.Context, ps []Partition, _ int64) { p.points.assign(ps) }
 	opts.OnRevoked = func(ctx context.Context, ps []Partition) {
 		p.drained.Wait()
-		if err := p.c.Commit(ctx, p.tracker.Points(nil)); err != nil {
+		if err := p.c.Commit(ctx, p.points.next()); err != nil {
 			t.Error("commit on revoke:", err)
 		}
-		p.tracker.Forget(ps)
+		p.points.forget(ps)
 	}
-	opts.OnLost = func(ps []Partition) { p.tracker.Forget(ps); p.drained.Wait() }
+	opts.OnLost = func(ps []Partition) { p.points.forget(ps); p.drained.Wait() }
 	p.c = newConsumer(t, opts)
 	var worker sync.WaitGroup
 	worker.Go(func() {
@@ -298,14 +346,13 @@ func startPipeline(ctx context.Context, t *testing.T, opts ConsumerOptions) *pip
 			time.Sleep(2 * time.Millisecond)
 			p.mu.Lock()
 			for _, r := range recs {
-				if p.tracker.Add(r.Topic, r.Partition, r.Offset) {
+				if p.points.add(r) {
 					p.handled[fmt.Sprintf("%d/%d", r.Partition, r.Offset)]++
 				} else {
 					p.dropped.Add(1)
 				}
 			}
 			p.mu.Unlock()
-			p.tracker.Done(p.tracker.Seal())
 			p.drained.Done()
 		}
 	})
@@ -851,14 +898,8 @@ func TestTransactions(t *testing.T) {
 	if s := c.Stats(); s.Records != 6 || s.Control != 3 || s.Gaps != 3 {
 		t.Errorf("%d records, %d markers, %d gaps; want 6, 3, 3", s.Records, s.Control, s.Gaps)
 	}
-	var tr Tracker
-	tr.Assign([]Partition{{"a", 0}})
-	for _, r := range recs {
-		tr.Add(r.Topic, r.Partition, r.Offset)
-	}
-	tr.Done(tr.Seal())
 	for range 2 {
-		if err := c.Commit(t.Context(), tr.Points(nil)); err != nil {
+		if err := c.Commit(t.Context(), []Offset{{"a", 0, recs[5].Offset + 1}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	"catena/ingest"
 	"catena/schemas"
@@ -156,8 +157,13 @@ func testFile(env *environment, dec *ingest.Decoder, name string) (dead int, err
 			counts[out.Events[i].Source]++
 		}
 		for _, d := range out.Dead {
-			fmt.Fprintf(env.stdout, "%s record %d: %s: %s\n", name, offset, d.Reason, d.Error)
+			fmt.Fprintf(env.stdout, "%s record %d: %s: %s\n", name, offset, d.Reason, safe(d.Error))
 			dead++
+		}
+		for _, r := range dec.Recognise(value) {
+			if len(r.Envelopes) > 0 {
+				counts["in "+strings.Join(r.Envelopes, " in ")]++
+			}
 		}
 		for _, s := range out.Skips {
 			counts["skipped: "+s.Name] += s.Count
