@@ -103,6 +103,24 @@ func TestDemo(t *testing.T) {
 	}
 }
 
+// TestTreeDrawsEveryRow: spans that name each other as parent cannot hide.
+func TestTreeDrawsEveryRow(t *testing.T) {
+	call := func(span string) schemas.Key {
+		return schemas.Key{Kind: schemas.KindCall, Namespace: "span", Value: "t/" + span}
+	}
+	var rows []*schemas.Action
+	for _, pair := range [][2]string{{"aa", "bb"}, {"bb", "aa"}} {
+		a := &schemas.Action{Event: schemas.Event{ID: schemas.MakeID(pair[0]), Action: "span " + pair[0], SpanID: pair[0], Keys: []schemas.Key{call(pair[0])}}}
+		a.Hops = []schemas.Hop{{Key: call(pair[1])}, {Key: call(pair[0])}}
+		rows = append(rows, a)
+	}
+	var out bytes.Buffer
+	(&painter{w: &out}).chain(rows)
+	if !strings.Contains(out.String(), "span aa") || !strings.Contains(out.String(), "span bb") {
+		t.Errorf("a row is not drawn:\n%s", out.String())
+	}
+}
+
 // TestPrintedTextIsSafe: escape sequences of a log do not reach the terminal.
 func TestPrintedTextIsSafe(t *testing.T) {
 	evil := "\x1b[2J\x1b]0;owned\x07\rrm"

@@ -155,23 +155,27 @@ func (d *demo) play(ctx context.Context, serve bool) error {
 		return err
 	}
 	running, stop := context.WithCancel(ctx)
-	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- p.run(running) }()
+	go func() {
+		ended <- p.run(running)
+		close(ended) // whoever asks again finds it ended
+	}()
+	if err = d.show(ctx, records, ended); err == nil && serve {
+		err = d.live(ctx, producer, ended)
+	}
+	stop() // the servers stay up until the pipeline has drained into them
+	return errors.Join(err, <-ended)
+}
+
+// show waits for the stories to arrive in the tables and prints them.
+func (d *demo) show(ctx context.Context, records int, ended <-chan error) error {
 	started := time.Now()
 	if err := d.wait(ctx, records, ended); err != nil {
 		return err
 	}
 	fmt.Fprintf(d.env.stdout, "%d log records of %d topics → attributed rows in ClickHouse in %v\n",
 		records, len(d.cfg.KafkaTopics), time.Since(started).Round(10*time.Millisecond))
-	if err := d.tell(ctx); err != nil {
-		return err
-	}
-	if serve {
-		err = d.live(ctx, producer, ended)
-	}
-	stop()
-	return errors.Join(err, <-ended)
+	return d.tell(ctx)
 }
 
 // demoTopics are the names of the stories' files.

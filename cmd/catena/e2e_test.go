@@ -521,6 +521,8 @@ func TestErrors(t *testing.T) {
 		{"no key", []string{"CATENA_KAFKA_TOPICS=x"}, []string{"run"}, exitUsage, []string{"CATENA_HMAC_KEY", "openssl"}},
 		{"all faults together", []string{"CATENA_SKEW=soon", "CATENA_MEMORY=lots", "CATENA_HMAC_KEY=short", "CATENA_KAFKA_START=middle"}, []string{"run"}, exitUsage,
 			[]string{"CATENA_SKEW", "CATENA_MEMORY", "CATENA_HMAC_KEY", "CATENA_KAFKA_START"}},
+		{"no such source", []string{"CATENA_KAFKA_TOPICS=x", "CATENA_HMAC_KEY=a key for tests only", "CATENA_TOPIC_FORMATS=x:nope"}, []string{"run"}, exitUsage,
+			[]string{"CATENA_TOPIC_FORMATS", `"nope"`}},
 		{"no broker", []string{"CATENA_KAFKA_BROKERS=127.0.0.1:1"}, []string{"replay", "main.go"}, exitFailure, []string{"127.0.0.1:1", "CATENA_KAFKA_BROKERS"}},
 		{"no database", []string{"CATENA_CLICKHOUSE_ADDR=http://127.0.0.1:1"}, []string{"migrate"}, exitFailure, []string{"127.0.0.1:1", "CATENA_CLICKHOUSE_ADDR"}},
 		{"secret file missing", []string{"CATENA_HMAC_KEY_FILE=/nonexistent"}, []string{"migrate"}, exitUsage, []string{"CATENA_HMAC_KEY_FILE"}},

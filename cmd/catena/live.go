@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -24,8 +25,9 @@ ClickHouse answers at http://%s until Ctrl-C, with live traffic:
 
 `, addr, addr, addr)
 	for round := 1; ; round++ {
+		moved := newShift(time.Now(), round) // one for all files, which belong together
 		for _, name := range storyFiles() {
-			if err := d.playAgain(ctx, producer, name, round); err != nil && ctx.Err() == nil {
+			if err := playAgain(ctx, producer, name, moved); err != nil && ctx.Err() == nil {
 				return err
 			}
 		}
@@ -33,16 +35,15 @@ ClickHouse answers at http://%s until Ctrl-C, with live traffic:
 		case <-ctx.Done():
 			return nil
 		case err := <-ended:
-			return fmt.Errorf("the pipeline ended: %w", err)
+			return errors.Join(errors.New("the pipeline ended"), err)
 		case <-time.After(5 * time.Second):
 		}
 	}
 }
 
-func (d *demo) playAgain(ctx context.Context, producer *ingest.Producer, name string, round int) error {
-	shift := newShift(time.Now(), round)
+func playAgain(ctx context.Context, producer *ingest.Producer, name string, moved shift) error {
 	err := eachStoryRecord(name, func(value []byte) error {
-		return producer.Produce(ctx, schemas.Record{Topic: topicOf(name), Value: shift.apply(value)})
+		return producer.Produce(ctx, schemas.Record{Topic: topicOf(name), Value: moved.apply(value)})
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)

@@ -23,7 +23,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // the work could not be done or finished
 	exitUsage   = 2 // wrong arguments or configuration
-	exitFound   = 3 // it worked, and found what it was asked to look for: records that no source takes
+	exitFound   = 3 // it worked, and some records could not be decoded
 )
 
 // command is one subcommand. run gets the arguments behind its name.
@@ -120,7 +120,7 @@ usage: catena <command> [flags] [arguments]
 catena <command> --help explains a command, catena run --help every setting.
 
 exit codes: 0 done; 1 the work could not be done or finished; 2 wrong arguments or
-configuration; 3 it worked and found what it was asked to look for (see sources test)
+configuration; 3 it worked, and some records could not be decoded (stitch, sources test)
 `)
 }
 

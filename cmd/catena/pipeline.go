@@ -250,7 +250,7 @@ func newStitcher(cfg *config) (stitcher, error) {
 	}
 	first, err := ingest.NewDecoder(set, cfg.decoder())
 	if err != nil {
-		return stitcher{}, err
+		return stitcher{}, usagef("CATENA_TOPIC_FORMATS or CATENA_MAX_RECORD: %w", err)
 	}
 	n := cfg.Decoders
 	if n <= 0 {

@@ -135,7 +135,8 @@ tests and single-machine installs. clickhouse-go, curl, @clickhouse/client and
 clickhouse-connect work with it.
 
 It listens on loopback unless told otherwise, and demands a password on any other address
-(--password-file, or CATENA_CLICKHOUSE_PASSWORD).
+(CATENA_CLICKHOUSE_PASSWORD, or CATENA_CLICKHOUSE_PASSWORD_FILE). The library is looked for
+where make libchdb puts it; CATENA_LIBCHDB names another place.
 
   catena clickhouse --data /var/lib/catena &
   curl 'http://127.0.0.1:8123/' --data-binary 'SELECT version()'`,

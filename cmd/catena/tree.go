@@ -19,6 +19,7 @@ import (
 type branch struct {
 	text     string
 	at       int64 // for order among siblings
+	parent   *branch
 	children []*branch
 	like     string // equal for siblings that can be told in one line
 }
@@ -72,13 +73,19 @@ func (p *painter) chain(rows []*schemas.Action) {
 	for _, a := range rows {
 		t.byID[a.ID] = &branch{text: t.line(a), at: a.TimeNanos, like: likeness(a)}
 	}
+	folded := 0
 	for _, a := range rows {
 		if p.all || !t.folds(a) {
 			t.hang(a)
+		} else {
+			folded++
 		}
 	}
 	fmt.Fprintln(p.w, t.summary(rows))
 	p.branches(t.top.children, "")
+	if folded > 0 {
+		fmt.Fprintln(p.w, p.paint(dim, fmt.Sprintf("   (%d more rows, of MCP, policy decisions and model calls, stand in the tables; explain --all draws them)", folded)))
+	}
 }
 
 type chainTree struct {
@@ -101,8 +108,12 @@ func ownCall(a *schemas.Action) schemas.Key {
 // folds reports whether an action is told by the line above it.
 func (t *chainTree) folds(a *schemas.Action) bool {
 	told := t.byID[a.CauseID] != nil && (a.ProtocolSpan() || a.Class == schemas.ClassDecision)
-	modelCall := a.Class == schemas.ClassOther && !ownCall(a).IsZero()
-	return told || modelCall
+	operation, _, _ := strings.Cut(a.Event.Action, " ")
+	modelCall := slices.Contains([]string{"chat", "generate_content", "text_completion", "embeddings"}, operation)
+	if told && a.ProtocolSpan() {
+		return true // the call's own line has the flags too
+	}
+	return a.Flags == 0 && (told || modelCall && a.Class == schemas.ClassOther)
 }
 
 // likeness is equal for actions that differ in time and resource only.
@@ -116,10 +127,21 @@ func likeness(a *schemas.Action) string {
 func (t *chainTree) hang(a *schemas.Action) {
 	b := t.byID[a.ID]
 	parent := t.above(a)
-	if parent == nil || parent == b {
+	if parent == nil || parent.below(b) { // spans that call each other in a circle are drawn all the same
 		parent = t.anchor(a)
 	}
+	b.parent = parent
 	parent.children = append(parent.children, b)
+}
+
+// below reports whether a branch is b or hangs under it.
+func (x *branch) below(b *branch) bool {
+	for ; x != nil; x = x.parent {
+		if x == b {
+			return true
+		}
+	}
+	return false
 }
 
 // above is the line of the action that drove this one: the span it runs in,
