@@ -63,15 +63,24 @@ func oneEvent(t *testing.T, d *Decoder, value string) *schemas.Event {
 	return &out.Events[0]
 }
 
+// delegatedJWT says that agent-b acts for agent-a, which acts for alice.
+var delegatedJWT = unsignedJWT(`{"jti":"jti-fixture-1","sub":"alice@example.com","act":{"sub":"agent-b","act":{"sub":"agent-a"}}}`)
+
+func unsignedJWT(claims string) string {
+	return "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".REDACTED"
+}
+
 // TestTemplates reads a value with every form of path, alternative and
 // transform.
 func TestTemplates(t *testing.T) {
-	const doc = `{"match":1, "a":{"b":{"c":"abc"},"b.c/d":{"e":"dotted"},"esc":"x\n\"y\u00e9\ud83d\ude00\\","n":-1.5e3,"t":true,"nul":null,"empty":"","o":{"k": [1, "2"]}},
+	doc := `{"match":1, "a":{"b":{"c":"abc"},"b.c/d":{"e":"dotted"},"esc":"x\n\"y\u00e9\ud83d\ude00\\","n":-1.5e3,"t":true,"nul":null,"empty":"","o":{"k": [1, "2"]}},
 		"list":["first",{"x":"second"},"last"],"nest":[{"x":["p","q"]},{"x":["r"]}],
 		"attrs":[{"key":"other","value":"no"},{"value":"sel\u0065cted","key":"gen.ai"},{"key":"gen.ai","value":"later"},{"key":7,"value":"seven"}],
 		"json":"{\"in\":{\"side\":\"deep\"},\"again\":\"{\\\"x\\\":\\\"deeper\\\"}\"}","notjson":"{\"in\":","b64":"eyJpbiI6ImI2NCJ9","b64u":"eyJpbiI6Ij8-Pz4ifQ","plain64":"aGVsbG8=",
 		"hidden":"HIDDEN_DUE_TO_SECURITY_REASONS","dash":"-","zeros":"00000000-0000-0000-0000-000000000000","zero":0,"zerotext":"0",
 		"mail":"Alice@Example.ORG","arn":"arn:aws:iam::1:user/bob","words":"  two words ","hash":"/+8=","ip":"10.1.2.3","public":"8.8.8.8","ip6":"::ffff:192.168.0.1",
+		"jwt":"` + delegatedJWT + `","bearer":"Bearer ` + delegatedJWT + `","cut":"` + strings.TrimSuffix(delegatedJWT, "REDACTED") + `","jwe":"` + delegatedJWT + `.b.c","badjwt":"eyJhbGciOiJub25lIn0.e30x.","in":"{\"token\":\"bearer ` + delegatedJWT + `\"}",
+		"guid":"00112233-4455-6677-8899-AABBCCDDEEFF","guid64":"MDAxMTIyMzMtNDQ1NS02Njc3LTg4OTktYWFiYmNjZGRlZWZm","uti":"MyIRAFVEd2aImaq7zN3u_w","serial":"de:0F:f2:40","wide":"ffffffffffffffffffffffffffffffff","baggage":"userId=alice%40example.com+x,b=2","pct":"100%",
 		"":"nameless","0":"digit"}`
 	for _, c := range []struct{ template, want string }{
 		// paths
@@ -81,6 +90,8 @@ func TestTemplates(t *testing.T) {
 		{"{nest[*].x[*]}", "p q r"}, {"{nest[*].x[0]}", "p r"}, {"{nest[*].x}", `["p","q"] ["r"]`}, {"{nest[-1].x[-1]}", "r"}, {"{list[*]}", `first {"x":"second"} last`}, {"{list[*].x}", "second"},
 		{"{attrs[key=gen.ai].value}", "selected"}, {`{attrs[key="gen.ai"].value}`, "selected"}, {"{attrs[key=7].value}", "seven"}, {"{attrs[key=none].value}", ""}, {"{attrs[nokey=x].value}", ""},
 		{"{json~json.in.side}", "deep"}, {"{json~json.again~json.x}", "deeper"}, {"{notjson~json.in}", ""}, {"{mail~json.x}", ""}, {"{a~json.x}", ""},
+		{"{jwt~jwt.act.act.sub}", "agent-a"}, {"{bearer~jwt.jti}", "jti-fixture-1"}, {"{cut~jwt.sub}", "alice@example.com"}, {"{jwt~jwt.missing}", ""}, {"{jwe~jwt.sub}", ""}, {"{mail~jwt.sub}", ""}, {"{badjwt~jwt.sub}", ""},
+		{"{in~json.token~jwt.act.sub}", "agent-b"}, {"{jwt~jwt.act}", `{"sub":"agent-b","act":{"sub":"agent-a"}}`},
 		{"{b64~base64~json.in}", "b64"}, {"{b64u~base64~json.in}", "?>?>"}, {"{plain64~base64}", "hello"}, {"{mail~base64}", ""},
 		{`{""}`, "nameless"}, {"{0}", "digit"},
 		// literals and alternatives
@@ -95,6 +106,10 @@ func TestTemplates(t *testing.T) {
 		{"{arn|has_prefix('arn:aws')}", "arn:aws:iam::1:user/bob"}, {"{arn|has_prefix('x')}", ""}, {"{arn|contains('iam')}", "arn:aws:iam::1:user/bob"}, {"{arn|contains('x')}", ""},
 		{"{arn|replace(':','-')}", "arn-aws-iam--1-user/bob"}, {"{arn|replace('x','y')}", "arn:aws:iam::1:user/bob"}, {"{arn|after('arn:aws:iam::1:user/bob')}", ""},
 		{"{hash|hex}", "ffef"}, {"{mail|hex}", ""}, {"{a.b.c|sha256}", "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="},
+		{"{arn|split(':','5')|split('/','0')}", "user"}, {"{arn|split(':','-1')}", "user/bob"}, {"{arn|split('/','0')}", "arn:aws:iam::1:user"}, {"{arn|split('#','0')}", "arn:aws:iam::1:user/bob"}, {"{arn|split('/','2')}", ""}, {"{arn|split('/','-3')}", ""},
+		{"{baggage|after('userId=')|split(',','0')|url_decode}", "alice@example.com+x"}, {"{pct|url_decode}", ""}, {"{mail|url_decode}", "Alice@Example.ORG"},
+		{"{serial|decimal}", "3725587008"}, {"{wide|decimal}", "340282366920938463463374607431768211455"}, {"{arn|decimal}", ""}, {"{zero|decimal}", "0"},
+		{"{guid|entra_id}", "MyIRAFVEd2aImaq7zN3u_w"}, {"{guid64|entra_id}", "MyIRAFVEd2aImaq7zN3u_w"}, {"{uti|entra_id}", "MyIRAFVEd2aImaq7zN3u_w"}, {"{mail|entra_id}", "Alice@Example.ORG"},
 		{"{a.b.c|hmac}", NewRedactor(testKey).hash("abc")}, {"{a.b.c|map('abc'='x','d'='y')}", "x"}, {"{mail|map('abc'='x')}", ""},
 		{"{ip|private_ip}", "10.1.2.3"}, {"{public|private_ip}", ""}, {"{ip6|private_ip}", "::ffff:192.168.0.1"}, {"{mail|private_ip}", ""},
 	} {
@@ -117,7 +132,7 @@ func TestTransformsImplemented(t *testing.T) {
 		if _, ok := timeUnits[name]; ok {
 			continue
 		}
-		if _, err := compileTransform(sources.Transform{Name: name, Args: []string{"a", "b"}}); err != nil {
+		if _, err := compileTransform(sources.Transform{Name: name, Args: []string{"a", "1"}}); err != nil {
 			t.Error(err)
 		}
 	}

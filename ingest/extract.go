@@ -110,7 +110,7 @@ func (w *walker) at(p int, n *node) int {
 		if n.slot >= 0 {
 			w.put(n, v)
 		}
-		if n.json != nil || n.base64 != nil {
+		if n.json != nil || n.base64 != nil || n.jwt != nil {
 			return w.inside(e+1, n, v)
 		}
 		return e + 1
@@ -345,7 +345,7 @@ func (w *walker) hasMember(p int, name, want string) bool {
 	return false
 }
 
-// inside walks over what a string holds: JSON, or base64 of something. What is
+// inside walks over what a string holds: JSON, base64 of something, or a JWT. What is
 // not what the path takes it for gives nothing. It returns next.
 func (w *walker) inside(next int, n *node, v value) int {
 	content := v.text
@@ -364,6 +364,11 @@ func (w *walker) inside(next int, n *node, v value) int {
 func (w *walker) unwrap(content string, n *node) (ok bool) {
 	if n.json != nil && !w.document(content, n.json) {
 		return false
+	}
+	if n.jwt != nil {
+		if claims, ok := w.arena.claims(content); ok && !w.document(claims, n.jwt) {
+			return false
+		}
 	}
 	if n.base64 == nil {
 		return true

@@ -38,7 +38,7 @@ type node struct {
 	selects []selected
 	all     *node // a[*]
 
-	json, base64 *node
+	json, base64, jwt *node // of a string: what it holds, decoded
 }
 
 type indexed struct {
@@ -119,6 +119,11 @@ func (t *trie) child(n *node, p sources.Path) *node {
 			n.json = t.newNode(n.star)
 		}
 		return n.json
+	case sources.JWT:
+		if n.jwt == nil {
+			n.jwt = t.newNode(n.star)
+		}
+		return n.jwt
 	default:
 		if n.base64 == nil {
 			n.base64 = t.newNode(n.star)

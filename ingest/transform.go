@@ -61,6 +61,14 @@ func compileTransform(t sources.Transform) (transformFunc, error) {
 		return sha256Base64, nil
 	case "map":
 		return mapping(t.Args), nil
+	case "split":
+		return split(a, b)
+	case "url_decode":
+		return urlDecode, nil
+	case "decimal":
+		return hexToDecimal, nil
+	case "entra_id":
+		return entraID, nil
 	}
 	return nil, fmt.Errorf("transform %s is not implemented", t.Name)
 }

@@ -120,7 +120,7 @@ func TestFaults(t *testing.T) {
 		{small + `action: "{a|millis}"`, `has a transform that gives a time`},
 		{small + `action: "{a[x]}"`, `expected = after the member's name`},
 		{small + `action: "{a[-2]}"`, `expected = after the member`},
-		{small + `action: "{a~xml}"`, `expected ~json or ~base64`},
+		{small + `action: "{a~xml}"`, `expected ~json, ~base64 or ~jwt`},
 		{small + `action: "{a..b}"`, `expected a member's name`},
 		{small + `ended: "{a|millis|lower}"`, `millis gives a time: it must be the last transform`},
 		{small + `ended: "2020"`, `is literal text: a time comes from the record`},

@@ -86,6 +86,7 @@ const (
 	Each                 // every element
 	JSON                 // the string is a JSON document: go on inside
 	Base64               // the string is base64: go on with what it holds
+	JWT                  // the string is a JSON Web Token: go on inside its claims
 )
 
 // Step is one step of a path.
@@ -122,6 +123,8 @@ func (s Step) write(b *strings.Builder, first bool) {
 		b.WriteString("~json")
 	case Base64:
 		b.WriteString("~base64")
+	case JWT:
+		b.WriteString("~jwt")
 	}
 }
 
@@ -380,8 +383,10 @@ func (s *scanner) suffixes(p Path) (Path, error) {
 			p = append(p, Step{Op: JSON})
 		case s.eat("~base64"):
 			p = append(p, Step{Op: Base64})
+		case s.eat("~jwt"):
+			p = append(p, Step{Op: JWT})
 		case s.peek() == '~':
-			return nil, s.fault("expected ~json or ~base64")
+			return nil, s.fault("expected ~json, ~base64 or ~jwt")
 		case s.eat("["):
 			step, err := s.bracket()
 			if err != nil {

@@ -28,6 +28,8 @@ var transforms = []transformSpec{
 	{name: "seconds", time: true}, {name: "millis", time: true}, {name: "micros", time: true}, {name: "nanos", time: true},
 	{name: "aws_time", time: true},
 	{name: "private_ip"},
+	{name: "split", args: 2}, {name: "url_decode"},
+	{name: "decimal"}, {name: "entra_id"},
 }
 
 // Transforms returns the names of all transforms.
