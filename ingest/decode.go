@@ -113,6 +113,7 @@ type Decoder struct {
 	out      *Decoded
 	evidence schemas.Evidence
 	index    int      // of the next item
+	written  int      // bytes that were made of it, see spend
 	base     int      // where the text at hand begins in the record; negative in text that was unwrapped
 	hint     handed   // what a list hands down to its items
 	id       []string // scratch
@@ -130,10 +131,10 @@ type shared struct {
 
 // topicState is what a decoder remembers of a topic.
 type topicState struct {
-	fixed *program // nil: by content
-	otlp  bool     // protobuf is OTLP and needs no second look
-	logs  string   // protobuf is another signal of OTLP: the skip's name
-	guess *program // what the record before was, which is tried first
+	fixed   *program // nil: by content
+	otlp    bool     // protobuf is OTLP and needs no second look
+	unclear signal   // what OTLP is whose records do not tell
+	guess   *program // what the record before was, which is tried first
 }
 
 // NewDecoder compiles a set of sources. The error tells every fault.
@@ -219,7 +220,7 @@ func (d *Decoder) decode(out *Decoded, rec *schemas.Record, sum [sha256.Size]byt
 // begin starts a record.
 func (d *Decoder) begin(out *Decoded, topic string) {
 	d.out, d.eval.arena = out, &out.arena
-	d.index, d.base, d.hint = 0, 0, handed{}
+	d.index, d.written, d.base, d.hint = 0, 0, 0, handed{}
 	if d.state != nil && d.topic == topic {
 		return
 	}
@@ -242,9 +243,9 @@ func (d *Decoder) newTopic(topic string) *topicState {
 	case f.Envelope == envelopeOTLPProto, f == TopicFormat{} && topic == "otlp_spans":
 		st.otlp = true
 	case f == TopicFormat{} && topic == "otlp_logs":
-		st.logs = skipLogs
+		st.unclear = signalLogs // text, too: what the exporter calls raw
 	case f == TopicFormat{} && topic == "otlp_metrics":
-		st.logs = skipMetrics
+		st.unclear = signalMetrics
 	}
 	return st
 }
@@ -252,6 +253,9 @@ func (d *Decoder) newTopic(topic string) *topicState {
 // full reports whether the record has as many items as it may; the first time
 // it says so in a dead letter that holds the rest.
 func (d *Decoder) full(rest string) bool {
+	if d.written > d.opts.MaxRecordBytes*maxInflation {
+		return true // spend has said so
+	}
 	if d.index < d.opts.MaxItems {
 		return false
 	}
@@ -259,6 +263,20 @@ func (d *Decoder) full(rest string) bool {
 		d.dead(schemas.DeadTooManyItems, rest, "the record has more than %d items: raise the limit, or make the producer send smaller batches", d.opts.MaxItems)
 	}
 	return true
+}
+
+// spend counts what is made of a record, by unpacking it or by repeating parts
+// of it; false, with a dead letter, if that becomes too much.
+func (d *Decoder) spend(n int, raw string) bool {
+	limit := d.opts.MaxRecordBytes * maxInflation
+	if d.written > limit {
+		return false
+	}
+	if d.written += n; d.written <= limit {
+		return true
+	}
+	d.dead(schemas.DeadTooLarge, raw, "the record has more than %d bytes unpacked, and the rest of it is left out%s: raise the limit, or make the producer split it", limit, d.item())
+	return false
 }
 
 // place says where the byte at an offset of the current text lies.
@@ -319,11 +337,8 @@ func (d *Decoder) settle(p *program, start, end, level int) {
 	}
 	d.inherit(p)
 	d.facts.learn(p, &d.eval)
-	for i := range p.envelopes {
-		if o := &p.envelopes[i]; d.opens(o) {
-			d.unwrap(o, level)
-			return
-		}
+	if d.envelope(p, level) {
+		return
 	}
 	if !utf8.ValidString(doc) {
 		d.dead(schemas.DeadInvalidUTF8, doc, "the bytes are not UTF-8, %s%s: make the producer write UTF-8, then redrive", d.place(start+invalidAt(doc)), d.item())
@@ -376,6 +391,10 @@ func invalidAt(s string) int {
 
 // unknown is the end of an object that no source knows.
 func (d *Decoder) unknown(doc string) {
+	if d.hint.general {
+		d.skip(skipPlainLog)
+		return
+	}
 	names := topLevel(doc)
 	for i := range names {
 		names[i] = d.redactor.Redact(names[i])

@@ -86,7 +86,7 @@ func FuzzDecode(f *testing.F) {
 	addGoldens(f, d)
 	item := `{"otlp":"span","traceId":"0123456789abcdef0123456789abcdef","spanId":"0123456789abcdef","start":"1700000000000000000"}`
 	for _, s := range []string{
-		"", " ", "{", "[", "[]", "{}", "null", `""`, "[1,{},[]]", cloudtrailRecord, testTracesJSON, item, item + "\n" + item, "[" + item + ",{]", `{"Records":[` + item + `,{"a":"`,
+		"", " ", "{", "[", "[]", "{}", "null", `""`, "[1,{},[]]", cloudtrailRecord, testTracesJSON, testLogsJSON, item, item + "\n" + item, "[" + item + ",{]", `{"Records":[` + item + `,{"a":"`,
 		`{"Records":[{"eventSource":"aws:sqs","body":"{\"detail-type\":\"x\",\"source\":\"y\",\"detail\":` + strings.ReplaceAll(item, `"`, `\"`) + `}"}]}`,
 		`{"kind":"EventList","items":[{"auditID":"a","stage":"Panic","requestURI":"/","requestReceivedTimestamp":"2026-11-23T16:25:12.534Z"}]}`,
 		`{"otlp":"span","otlp":"span","\u006ftlp":"x"}`, `{"a":"\ud800","b":"\udc00\ud800"}`, strings.Repeat("[", 1000), strings.Repeat(`{"Records":[`, 10), zip(item), zip(zip(item)),
@@ -98,15 +98,18 @@ func FuzzDecode(f *testing.F) {
 }
 
 func FuzzOTLPProto(f *testing.F) {
-	d := testDecoder(f, DecoderOptions{}, flatYAML)
-	wire, err := proto.Marshal(testTraces())
-	if err != nil {
-		f.Fatal(err)
+	d := testDecoder(f, DecoderOptions{}, flatYAML, logYAML)
+	for _, m := range []proto.Message{testTraces(), testLogs()} {
+		wire, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(wire)
 	}
-	f.Add(wire)
 	f.Add([]byte("\n\x04\x12\x02\x12\x00"))
 	f.Fuzz(func(t *testing.T, value []byte) {
 		check(t, d.Clone(), d.Clone(), "otlp_spans", value)
+		check(t, d.Clone(), d.Clone(), "otlp_logs", value)
 		// Where the generated types see spans with plausible ids, so do we.
 		var data tracepb.TracesData
 		if proto.Unmarshal(value, &data) != nil || len(value) == 0 || bytes.IndexByte(value, '\n') != 0 {

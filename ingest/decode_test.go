@@ -449,7 +449,7 @@ func TestEnvelopes(t *testing.T) {
 		{"lookup", `{"EventId":"x","EventName":"y","CloudTrailEvent":` + text(item(1)) + `}`, 1, ""},
 		{"list", `{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[` + item(1) + `]}`, 1, ""},
 		{"gzip", zip(item(1)), 1, ""}, {"gzip of lines", zip(item(1) + "\n" + item(2)), 2, ""},
-		{"logs", `{"resourceLogs":[{}]}`, 0, "otlp_logs"}, {"metrics", `{"resourceMetrics":[{}]}`, 0, "otlp_metrics"}, {"no spans", `{"resourceSpans":[]}`, 0, "empty_batch"},
+		{"logs", `{"resourceLogs":[{}]}`, 0, "empty_batch"}, {"metrics", `{"resourceMetrics":[{}]}`, 0, "otlp_metrics"}, {"no spans", `{"resourceSpans":[]}`, 0, "empty_batch"},
 		{"no spans inside", `{"resourceSpans":[{"scopeSpans":[{"spans":[]}]}]}`, 0, "empty_batch"},
 		{"members of envelopes alone", `{"match":1,"id":"1","Records":"x","detail":{},"items":[],"body":"x"}`, 1, ""},
 	} {
@@ -541,7 +541,7 @@ func TestRecognition(t *testing.T) {
 	if got := d.Recognise([]byte("{")); len(got) != 1 || !strings.Contains(got[0].Why, "malformed") {
 		t.Errorf("got %+v", got)
 	}
-	if got := d.Recognise([]byte(`{"resourceLogs":[1]}`)); len(got) != 1 || !strings.Contains(got[0].Why, "otlp_logs") {
+	if got := d.Recognise([]byte(`{"resourceMetrics":[1]}`)); len(got) != 1 || !strings.Contains(got[0].Why, "otlp_metrics") {
 		t.Errorf("got %+v", got)
 	}
 }

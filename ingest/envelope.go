@@ -29,8 +29,8 @@ const (
 // Names of skips.
 const (
 	skipEmptyBatch = "empty_batch" // an envelope without items
-	skipLogs       = "otlp_logs"
 	skipMetrics    = "otlp_metrics"
+	skipPlainLog   = "plain_log" // a log record that no source knows
 )
 
 // envelope is one shape. An object is it if all conditions hold and what lies
@@ -41,6 +41,7 @@ type envelope struct {
 	content string
 	kind    valueKind
 	batch   bool // content is an array of items, which can be read one by one if it is broken
+	signal  bool // of OTLP: the object may hold others, too
 	open    func(d *Decoder, v value, level int)
 }
 
@@ -52,7 +53,10 @@ type opening struct {
 }
 
 // handed is what a list says of its items; empty if it says nothing.
-type handed struct{ kind, apiVersion string }
+type handed struct {
+	kind, apiVersion string
+	general          bool // it carries logs of all kinds: what no source knows is left out
+}
 
 // handDown is where a program reads a member that lists hand down.
 type handDown struct {
@@ -68,9 +72,9 @@ func envelopes() []*envelope {
 	}
 	return []*envelope{
 		// {"resourceSpans":[…]}: a TracesData, ExportTraceServiceRequest or a line of the collector's file exporter.
-		{name: "otlp", content: "resourceSpans", kind: kindArray, open: (*Decoder).openSpans},
-		{name: "otlp_logs", content: "resourceLogs", kind: kindArray, open: skipAs(skipLogs)},
-		{name: "otlp_metrics", content: "resourceMetrics", kind: kindArray, open: skipAs(skipMetrics)},
+		{name: "otlp", content: "resourceSpans", kind: kindArray, signal: true, open: (*Decoder).openSpans},
+		{name: "otlp_logs", content: "resourceLogs", kind: kindArray, signal: true, open: (*Decoder).openLogs},
+		{name: "otlp_metrics", content: "resourceMetrics", kind: kindArray, signal: true, open: skipAs(skipMetrics)},
 		// {"Records":[…]}: files of CloudTrail, events of Lambda.
 		{name: "records", content: "Records", kind: kindArray, batch: true, open: (*Decoder).openArray},
 		// The webhook of kube-apiserver; its items have neither kind nor apiVersion.
@@ -123,9 +127,41 @@ func (d *Decoder) opens(o *opening) bool {
 	return v != nil && v.kind == o.kind && d.facts.holds(&o.when)
 }
 
-// unwrap opens an envelope.
-func (d *Decoder) unwrap(o *opening, level int) {
-	v := *d.eval.get(o.slot)
+// envelope opens the object that the program has walked over; false if it is no
+// envelope.
+func (d *Decoder) envelope(p *program, level int) bool {
+	for i := range p.envelopes {
+		o := &p.envelopes[i]
+		if !d.opens(o) {
+			continue
+		}
+		if !o.signal {
+			d.unwrap(o, *d.eval.get(o.slot), level)
+			return true
+		}
+		type found struct {
+			*opening
+			value
+		}
+		var room [3]found
+		signals := room[:0] // what the slots hold is gone once the first is opened
+		for j := i; j < len(p.envelopes); j++ {
+			if o := &p.envelopes[j]; o.signal && d.opens(o) {
+				signals = append(signals, found{o, *d.eval.get(o.slot)})
+			}
+		}
+		outer := d.eval.cursor
+		for _, s := range signals {
+			d.unwrap(s.opening, s.value, level)
+			d.eval.cursor = outer
+		}
+		return true
+	}
+	return false
+}
+
+// unwrap opens an envelope whose content is v.
+func (d *Decoder) unwrap(o *opening, v value, level int) {
 	if d.tooManyLevels(v.text, level) {
 		return
 	}

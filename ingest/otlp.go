@@ -40,8 +40,13 @@ func statusWord(n uint64) string {
 	return words[0]
 }
 
-// flat decodes a flat document that stands in the arena.
-func (d *Decoder) flat(doc string) {
+// flat decodes a flat document that stands in the arena. Every one repeats the
+// resource, so a record of a large resource and many small spans could blow up
+// to the square of its size: what all of them may take is bounded.
+func (d *Decoder) flat(doc string, level int) {
+	if !d.spend(len(doc), doc) {
+		return
+	}
 	w := d.eval.walker
 	outer, base := w.cursor, d.base
 	w.open(doc)
@@ -49,26 +54,36 @@ func (d *Decoder) flat(doc string) {
 	if guess, end := d.walk(0); end < 0 {
 		d.deadFault(doc)
 	} else {
-		d.settle(guess, 0, end, maxLevels)
+		d.settle(guess, 0, end, level)
 	}
 	w.cursor, d.base = outer, base
 }
 
 // openSpans decodes the array of ResourceSpans in an OTLP JSON document.
-func (d *Decoder) openSpans(v value, _ int) {
-	j := otlpJSON{cursor: cursor{maxDepth: maxNesting}, d: d}
-	j.open(v.text)
-	before := d.index
-	j.elements(0, j.resourceSpans)
-	if d.index == before {
-		d.skip(skipEmptyBatch)
-	}
+func (d *Decoder) openSpans(v value, level int) {
+	j := otlpJSON{cursor: cursor{maxDepth: maxNesting}, d: d, level: level, array1: "resourceSpans", scopes: "scopeSpans", records: "spans", record: (*otlpJSON).span}
+	j.all(v.text)
 }
 
-// otlpJSON reads OTLP JSON whose structure was checked before.
+// otlpJSON reads OTLP JSON whose structure was checked before. Spans and logs
+// have the same outer structure, under other names.
 type otlpJSON struct {
 	cursor
-	d *Decoder
+	d     *Decoder
+	level int
+
+	array1, scopes, records string // names of the members
+	record                  func(j *otlpJSON, start, end int)
+}
+
+// all decodes the array of resources with their records.
+func (j *otlpJSON) all(array string) {
+	j.open(array)
+	before := j.d.index
+	j.elements(0, j.resource)
+	if j.d.index == before {
+		j.d.skip(skipEmptyBatch)
+	}
 }
 
 // where is a value of a member that was looked for; zero if it is not there.
@@ -106,14 +121,14 @@ func (j *otlpJSON) array(at where, f func(start, end int) bool) {
 }
 
 func (j *otlpJSON) refuse(at int, raw string) bool {
-	j.d.dead(schemas.DeadMalformed, raw, "OTLP: an object has a member twice, at byte %d of resourceSpans%s: %s", at, j.d.item(), advice(schemas.DeadMalformed))
+	j.d.dead(schemas.DeadMalformed, raw, "OTLP: an object has a member twice, at byte %d of %s%s: %s", at, j.array1, j.d.item(), advice(schemas.DeadMalformed))
 	return true
 }
 
-// resourceSpans reads one ResourceSpans; false if the record is full.
-func (j *otlpJSON) resourceSpans(p, end int) bool {
+// resource reads one ResourceSpans or ResourceLogs; false if the record is full.
+func (j *otlpJSON) resource(p, end int) bool {
 	var f [2]where
-	if !j.find(p, []string{"resource", "scopeSpans"}, f[:]) {
+	if !j.find(p, []string{"resource", j.scopes}, f[:]) {
 		return j.refuse(p, j.s[p:end])
 	}
 	buf := append(j.d.otlp.resource[:0], '{')
@@ -127,15 +142,15 @@ func (j *otlpJSON) resourceSpans(p, end int) bool {
 	j.d.otlp.resource = append(buf, '}')
 	more := true
 	j.array(f[1], func(start, end int) bool {
-		more = j.scopeSpans(start, end)
+		more = j.scope(start, end)
 		return more
 	})
 	return more
 }
 
-func (j *otlpJSON) scopeSpans(p, end int) bool {
+func (j *otlpJSON) scope(p, end int) bool {
 	var f [2]where
-	if !j.find(p, []string{"scope", "spans"}, f[:]) {
+	if !j.find(p, []string{"scope", j.records}, f[:]) {
 		return j.refuse(p, j.s[p:end])
 	}
 	buf := append(j.d.otlp.scope[:0], '{')
@@ -151,7 +166,7 @@ func (j *otlpJSON) scopeSpans(p, end int) bool {
 	more := true
 	j.array(f[1], func(start, end int) bool {
 		if more = !j.d.full(j.s[start:]); more {
-			j.span(start, end)
+			j.record(j, start, end)
 		}
 		return more
 	})
@@ -191,7 +206,7 @@ func (j *otlpJSON) span(p, end int) {
 	b = append(b, j.d.otlp.scope...)
 	b = j.links(b, f[9])
 	arena.buf = append(b, '}')
-	j.d.flat(arena.since(at))
+	j.d.flat(arena.since(at), maxLevels)
 }
 
 // str returns the inside of a string as it stands; false if it is none.

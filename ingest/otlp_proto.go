@@ -33,21 +33,22 @@ const (
 func (d *Decoder) protobuf(s string, always bool) bool {
 	b := unsafe.Slice(unsafe.StringData(s), len(s)) // read only
 	kind := sniff(b)
+	if kind == signalUnclear && d.state.unclear != signalNone {
+		kind = d.state.unclear
+	}
 	switch {
 	case !always && kind != signalSpans && kind != signalLogs && kind != signalMetrics:
 		return false
 	case kind == signalSpans:
 		d.spans(b)
 	case kind == signalLogs:
-		d.skip(skipLogs)
+		d.logs(b, 0)
 	case kind == signalMetrics:
 		d.skip(skipMetrics)
-	case kind != signalNone && d.state.logs != "":
-		d.skip(d.state.logs)
-	case kind == signalEmpty && d.state.otlp:
+	case kind == signalEmpty && (d.state.otlp || d.state.unclear != signalNone):
 		d.skip(skipEmptyBatch)
 	case d.state.otlp:
-		d.dead(schemas.DeadMalformed, s, "the topic is read as OTLP protobuf, and this is no TracesData%s: fix the topic's format, or what writes to it", d.item())
+		d.dead(schemas.DeadMalformed, s, "the topic is read as OTLP protobuf, and this is no OTLP%s: fix the topic's format, or what writes to it", d.item())
 	default:
 		d.dead(schemas.DeadUnknownFormat, s, "the record begins with neither { nor [, and is no OTLP protobuf%s: fix the topic's format, or what writes to it", d.item())
 	}
@@ -174,23 +175,30 @@ func fields(b []byte, f func(field) bool) bool {
 
 // spans decodes a TracesData.
 func (d *Decoder) spans(b []byte) {
-	p := otlpProto{d: d}
-	before := d.index
-	fields(b, func(f field) bool { return p.resourceSpans(f.bytes) })
-	if d.index == before {
-		d.skip(skipEmptyBatch)
+	p := otlpProto{d: d, record: (*otlpProto).span}
+	p.all(b)
+}
+
+// otlpProto reads OTLP protobuf whose outer structure was checked before. That
+// of spans and of logs is the same.
+type otlpProto struct {
+	d      *Decoder
+	depth  int
+	level  int
+	record func(p *otlpProto, b []byte)
+}
+
+func (p *otlpProto) all(b []byte) {
+	before := p.d.index
+	fields(b, func(f field) bool { return p.resource(f.bytes) })
+	if p.d.index == before {
+		p.d.skip(skipEmptyBatch)
 	}
 }
 
-// otlpProto reads OTLP protobuf whose outer structure was checked before.
-type otlpProto struct {
-	d     *Decoder
-	depth int
-}
-
-// resourceSpans reads one ResourceSpans; false if the record is full. The
-// resource may stand behind what it belongs to, so it is looked for first.
-func (p *otlpProto) resourceSpans(b []byte) bool {
+// resource reads one ResourceSpans or ResourceLogs; false if the record is full.
+// The resource may stand behind what it belongs to, so it is looked for first.
+func (p *otlpProto) resource(b []byte) bool {
 	buf := append(p.d.otlp.resource[:0], '{')
 	fields(b, func(f field) bool {
 		if f.num == 1 {
@@ -199,10 +207,10 @@ func (p *otlpProto) resourceSpans(b []byte) bool {
 		return true
 	})
 	p.d.otlp.resource = append(buf, '}')
-	return fields(b, func(f field) bool { return f.num != 2 || p.scopeSpans(f.bytes) })
+	return fields(b, func(f field) bool { return f.num != 2 || p.scope(f.bytes) })
 }
 
-func (p *otlpProto) scopeSpans(b []byte) bool {
+func (p *otlpProto) scope(b []byte) bool {
 	buf := append(p.d.otlp.scope[:0], '{')
 	fields(b, func(f field) bool {
 		if f.num == 1 {
@@ -220,7 +228,7 @@ func (p *otlpProto) scopeSpans(b []byte) bool {
 		if p.d.full(text(f.bytes)) {
 			return false
 		}
-		p.span(f.bytes)
+		p.record(p, f.bytes)
 		return true
 	})
 }
@@ -273,7 +281,7 @@ func (p *otlpProto) span(b []byte) {
 	out = append(out, p.d.otlp.scope...)
 	out = protoLinks(out, b)
 	arena.buf = append(out, '}')
-	p.d.flat(arena.since(at))
+	p.d.flat(arena.since(at), maxLevels)
 }
 
 func protoID(b []byte, key string, id []byte) []byte {

@@ -164,7 +164,7 @@ func TestOTLPSniff(t *testing.T) {
 		dead               schemas.DeadReason
 	}{
 		{"traces", "any", traces, 3, "", 0}, {"traces", "otlp_spans", traces, 3, "", 0}, {"traces", "proto", traces, 3, "", 0}, {"JSON all the same", "proto", testTracesJSON, 3, "", 0}, {"JSON", "json", testTracesJSON, 3, "", 0}, {"JSON", "otlp_spans", testTracesJSON, 3, "", 0},
-		{"logs", "any", logs, 0, "otlp_logs", 0}, {"logs", "otlp_logs", logs, 0, "otlp_logs", 0}, {"logs without time", "otlp_logs", silent, 0, "otlp_logs", 0}, {"metrics", "any", metrics, 0, "otlp_metrics", 0}, {"metrics", "otlp_metrics", metrics, 0, "otlp_metrics", 0},
+		{"logs", "any", logs, 0, "plain_log", 0}, {"logs", "otlp_logs", logs, 0, "plain_log", 0}, {"logs without time", "otlp_logs", silent, 0, "plain_log", 0}, {"no logs", "otlp_logs", "\n\x00", 0, "empty_batch", 0}, {"metrics", "any", metrics, 0, "otlp_metrics", 0}, {"metrics", "otlp_metrics", metrics, 0, "otlp_metrics", 0},
 		{"logs without time", "any", silent, 0, "", schemas.DeadUnknownFormat}, {"no spans", "any", none, 0, "", schemas.DeadUnknownFormat},
 		{"truncated", "any", traces[:len(traces)-5], 0, "", schemas.DeadUnknownFormat}, {"truncated", "otlp_spans", traces[:len(traces)-5], 0, "", schemas.DeadMalformed}, {"text", "otlp_logs", "\x0ahello", 0, "", schemas.DeadUnknownFormat},
 	} {

@@ -1,0 +1,178 @@
+package ingest
+
+import (
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"catena/schemas"
+)
+
+// OTLP log records, JSON or protobuf, become one flat document each, like
+// spans:
+//
+//	{"otlp":"log","traceId":"<32 hex>","spanId":"<16 hex>","time":"<Unix nanoseconds>","observedTime":"…",
+//	 "severity":"INFO","eventName":"…","body":…,"attributes":{…},"resource":{…},"scope":{…}}
+//
+// What a record does not have is left out. The event's name stands in the field
+// of that name since OTLP 1.5 and in the attribute event.name before; severity
+// is the sender's text, or the name of the number's range. A body that is not
+// text keeps its structure (opentelemetry/proto/logs/v1/logs.proto).
+
+// attributeEventName holds the event's name in logs of OTLP before 1.5.
+const attributeEventName = "event.name"
+
+// severityWord is the short name of a severity number's range.
+func severityWord(n uint64) string {
+	if n < 1 || n > 24 {
+		return ""
+	}
+	return [...]string{"TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"}[(n-1)/4]
+}
+
+// openLogs decodes the array of ResourceLogs in an OTLP JSON document.
+func (d *Decoder) openLogs(v value, level int) {
+	j := otlpJSON{cursor: cursor{maxDepth: maxNesting}, d: d, level: level, array1: "resourceLogs", scopes: "scopeLogs", records: "logRecords", record: (*otlpJSON).log}
+	j.all(v.text)
+}
+
+// log writes the flat document of a log record and decodes it.
+func (j *otlpJSON) log(p, end int) {
+	names := [...]string{"traceId", "spanId", "timeUnixNano", "observedTimeUnixNano", "severityText", "severityNumber", "eventName", "body", "attributes"}
+	var f [len(names)]where
+	if !j.find(p, names[:], f[:]) {
+		j.refuse(p, j.s[p:end])
+		return
+	}
+	arena := j.d.eval.arena
+	at := len(arena.buf)
+	b := append(arena.buf, `{"otlp":"log"`...)
+	b = j.id(b, "traceId", f[0])
+	b = j.id(b, "spanId", f[1])
+	b = j.nanos(b, "time", f[2])
+	b = j.nanos(b, "observedTime", f[3])
+	if s, ok := j.inside(f[4]); ok && s != "" {
+		b = word(b, "severity", s)
+	} else if s := severityWord(j.severity(f[5])); s != "" {
+		b = word(b, "severity", s)
+	}
+	if s, ok := j.inside(f[6]); !ok || s == "" {
+		f[6] = j.attribute(f[8], attributeEventName)
+	}
+	b = j.text(b, "eventName", f[6])
+	if f[7].ok() {
+		b = j.any(name(b, "body"), f[7])
+	}
+	b = append(b, `,"attributes":{`...)
+	b = j.attributes(b, f[8])
+	b = append(b, `},"resource":`...)
+	b = append(b, j.d.otlp.resource...)
+	b = append(b, `,"scope":`...)
+	b = append(b, j.d.otlp.scope...)
+	arena.buf = append(b, '}')
+	j.d.flatLog(arena.since(at), j.level)
+}
+
+// severity reads a severity number, or the name that Protobuf's JSON may use
+// for it: SEVERITY_NUMBER_WARN2.
+func (j *otlpJSON) severity(at where) uint64 {
+	if !at.ok() {
+		return 0
+	}
+	s, quoted := j.inside(at)
+	if !quoted {
+		n, err := strconv.ParseUint(j.s[at.start:at.end], 10, 32)
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	s = strings.TrimRight(strings.TrimPrefix(s, "SEVERITY_NUMBER_"), "234")
+	for n := uint64(1); n <= 24; n += 4 {
+		if s == severityWord(n) {
+			return n
+		}
+	}
+	return 0
+}
+
+// attribute is where the text of an attribute stands.
+func (j *otlpJSON) attribute(list where, key string) (found where) {
+	j.array(list, func(p, _ int) bool {
+		var f, v [2]where
+		if !j.find(p, []string{"key", "value"}, f[:]) {
+			return true
+		}
+		if k, ok := j.inside(f[0]); !ok || k != key || !f[1].ok() || !j.find(f[1].start, []string{"stringValue"}, v[:1]) {
+			return true
+		}
+		found = v[0]
+		return false
+	})
+	return found
+}
+
+// logs decodes a LogsData.
+func (d *Decoder) logs(b []byte, level int) {
+	p := otlpProto{d: d, level: level, record: (*otlpProto).log}
+	p.all(b)
+}
+
+// log writes the flat document of a log record and decodes it.
+func (p *otlpProto) log(b []byte) {
+	if !valid(b) {
+		p.d.dead(schemas.DeadMalformed, text(b), "OTLP: a log record is no Protobuf message%s: %s", p.d.item(), advice(schemas.DeadMalformed))
+		return
+	}
+	arena := p.d.eval.arena
+	at := len(arena.buf)
+	out := append(arena.buf, `{"otlp":"log"`...)
+	out = protoID(out, "traceId", bytesOf(b, 9))
+	out = protoID(out, "spanId", bytesOf(b, 10))
+	out = protoNanos(out, "time", numberOf(b, 1))
+	out = protoNanos(out, "observedTime", numberOf(b, 11))
+	severity := bytesOf(b, 3)
+	if len(severity) == 0 {
+		severity = []byte(severityWord(numberOf(b, 2)))
+	}
+	out = protoText(out, "severity", severity)
+	event := bytesOf(b, 12)
+	if len(event) == 0 {
+		event = protoAttribute(b, 6, attributeEventName)
+	}
+	out = protoText(out, "eventName", event)
+	if body := bytesOf(b, 5); body != nil {
+		out = p.any(name(out, "body"), body)
+	}
+	out = append(out, `,"attributes":{`...)
+	out = p.attributes(out, b, 6)
+	out = append(out, `},"resource":`...)
+	out = append(out, p.d.otlp.resource...)
+	out = append(out, `,"scope":`...)
+	out = append(out, p.d.otlp.scope...)
+	arena.buf = append(out, '}')
+	p.d.flatLog(arena.since(at), p.level)
+}
+
+// protoAttribute is the text of an attribute among the KeyValue in the fields
+// of that number.
+func protoAttribute(b []byte, num protowire.Number, key string) (found []byte) {
+	fields(b, func(f field) bool {
+		if f.num == num && f.typ == protowire.BytesType && string(bytesOf(f.bytes, 1)) == key {
+			found = bytesOf(bytesOf(f.bytes, 2), 1)
+			return false
+		}
+		return true
+	})
+	return found
+}
+
+// flatLog decodes the flat document of a log record. Most log records are no
+// audit records: what no source knows is counted and left out.
+func (d *Decoder) flatLog(doc string, level int) {
+	outer := d.hint
+	d.hint = handed{general: true}
+	d.flat(doc, level)
+	d.hint = outer
+}
