@@ -144,7 +144,7 @@ type compiler struct {
 }
 
 func (c *compiler) fault(t *sources.Template, err error) {
-	c.faults = append(c.faults, fmt.Errorf("%s: line %d, column %d: %q: %w", c.source.Name, t.Line, t.Col, t.Text, err))
+	c.faults = append(c.faults, fmt.Errorf("%s: line %d, column %d: %q: %w", c.source.Where(), t.Line, t.Col, t.Text, err))
 }
 
 // compile makes the program of a source; with nil, the one that recognises.

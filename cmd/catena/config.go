@@ -14,6 +14,7 @@ import (
 
 	"catena/correlate"
 	"catena/ingest"
+	"catena/schemas/sources"
 )
 
 // config is what the environment sets. Each field is the variable CATENA_ plus
@@ -30,6 +31,8 @@ type config struct {
 	KafkaPassword      string   `envconfig:"KAFKA_SASL_PASSWORD" secret:"true" desc:"SASL password"`
 
 	TopicFormats map[string]string `envconfig:"TOPIC_FORMATS" desc:"fix the format of topics instead of recognising it: topic:source or topic:otlp_proto, comma separated"`
+
+	SourcesDir string `envconfig:"SOURCES_DIR" desc:"folder with log formats of one's own: *.yaml files, or folders with a source.yaml; they join the built-in ones (docs/sources.md)"`
 
 	ClickHouseAddr     []string `envconfig:"CLICKHOUSE_ADDR" default:"http://127.0.0.1:8123" desc:"ClickHouse: http://host:8123, https://host:8443 or clickhouse://host:9000; several comma separated"`
 	ClickHouseDatabase string   `envconfig:"CLICKHOUSE_DATABASE" default:"catena" desc:"database; made if missing"`
@@ -53,6 +56,23 @@ type config struct {
 }
 
 const envPrefix = "CATENA"
+
+// loadSources returns the built-in sources and those of the folder that
+// CATENA_SOURCES_DIR names.
+func loadSources(dir string) (*sources.Set, error) {
+	set, err := sources.Embedded()
+	if err != nil || dir == "" {
+		return set, err
+	}
+	own, err := sources.ReadFolder(dir)
+	if err == nil {
+		set, err = set.With(own...)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("CATENA_SOURCES_DIR:\n%w", err)
+	}
+	return set, nil
+}
 
 // loadConfig reads the environment and reports all faults together.
 func loadConfig(env *environment) (*config, error) {
@@ -83,6 +103,9 @@ func loadConfig(env *environment) (*config, error) {
 	}
 	if c.BatchRows < 1 {
 		faults = append(faults, fmt.Errorf("CATENA_BATCH_ROWS: %d is not positive", c.BatchRows))
+	}
+	if _, err := loadSources(c.SourcesDir); err != nil && c.SourcesDir != "" {
+		faults = append(faults, err)
 	}
 	if len(faults) > 0 {
 		return nil, usageError{errors.Join(faults...)}

@@ -12,7 +12,6 @@ import (
 	"catena/correlate"
 	"catena/ingest"
 	"catena/schemas"
-	"catena/schemas/sources"
 	"catena/sinks"
 	"catena/sinks/clickhouse"
 )
@@ -244,13 +243,13 @@ type stitcher struct {
 }
 
 func newStitcher(cfg *config) (stitcher, error) {
-	set, err := sources.Embedded()
+	set, err := loadSources(cfg.SourcesDir)
 	if err != nil {
-		return stitcher{}, err
+		return stitcher{}, usageError{err}
 	}
 	first, err := ingest.NewDecoder(set, cfg.decoder())
 	if err != nil {
-		return stitcher{}, usagef("CATENA_TOPIC_FORMATS or CATENA_MAX_RECORD: %w", err)
+		return stitcher{}, usagef("CATENA_SOURCES_DIR, CATENA_TOPIC_FORMATS or CATENA_MAX_RECORD: %w", err)
 	}
 	n := cfg.Decoders
 	if n <= 0 {

@@ -6,8 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -37,9 +35,9 @@ func runSources(_ context.Context, env *environment, c *command, args []string) 
 	if len(rest) == 0 {
 		return usagef("want list, show, test or lint")
 	}
-	set, err := sources.Embedded()
+	set, err := loadSources(env.getenv("CATENA_SOURCES_DIR"))
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	switch verb, rest := rest[0], rest[1:]; {
 	case verb == "list" && len(rest) == 0:
@@ -83,10 +81,11 @@ func listSources(env *environment, set *sources.Set, format string) error {
 }
 
 func showSource(env *environment, set *sources.Set, name string) error {
-	if _, ok := set.Get(name); !ok {
+	src, ok := set.Get(name)
+	if !ok {
 		return usagef("there is no source %q; `catena sources list` names them", name)
 	}
-	text, err := sources.YAML(name)
+	text, err := src.YAML()
 	if err != nil {
 		return err
 	}
@@ -94,23 +93,12 @@ func showSource(env *environment, set *sources.Set, name string) error {
 	return err
 }
 
-// sourceName finds what a file by itself calls its source.
-var sourceName = regexp.MustCompile(`(?m)^name:\s*(\S+)`)
-
 func lintSource(env *environment, file string) error {
-	text, err := os.ReadFile(file)
+	src, err := sources.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	name := filepath.Base(filepath.Dir(file)) // of a folder as in schemas/sources
-	if m := sourceName.FindSubmatch(text); m != nil && filepath.Base(file) != "source.yaml" {
-		name = string(m[1])
-	}
-	s, err := sources.Parse(name, text)
-	if err != nil {
-		return fmt.Errorf("%s:\n%w", file, err)
-	}
-	fmt.Fprintf(env.stdout, "%s: source %s is well formed\n", file, s.Name)
+	fmt.Fprintf(env.stdout, "%s: source %s is well formed\n", file, src.Name)
 	return nil
 }
 

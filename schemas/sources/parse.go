@@ -14,32 +14,6 @@ import (
 	"catena/schemas"
 )
 
-// Fault is one thing that is wrong in a source.yaml.
-type Fault struct {
-	Source    string
-	Line, Col int    // from 1
-	Field     string // such as rules[3].makes[0].relation
-	Message   string // what is wrong, and what is allowed
-}
-
-func (f Fault) Error() string {
-	if f.Field == "" {
-		return fmt.Sprintf("%s: line %d, column %d: %s", f.Source, f.Line, f.Col, f.Message)
-	}
-	return fmt.Sprintf("%s: line %d, column %d: %s: %s", f.Source, f.Line, f.Col, f.Field, f.Message)
-}
-
-// Faults is the error of [Parse]: everything that is wrong, in the file's order.
-type Faults []Fault
-
-func (fs Faults) Error() string {
-	lines := make([]string, len(fs))
-	for i, f := range fs {
-		lines[i] = f.Error()
-	}
-	return strings.Join(lines, "\n")
-}
-
 // Limits of one source; far beyond what a person writes.
 const (
 	maxRules   = 2000
@@ -51,14 +25,18 @@ const defaultPriority = 50
 
 // Parse reads the text of a source.yaml. The name is that of its folder. The
 // error is of type [Faults] and names every fault.
-func Parse(name string, text []byte) (*Source, error) {
-	p := &parser{source: name}
+func Parse(name string, text []byte) (*Source, error) { return parse(name, name, text) }
+
+// parse is Parse for a source whose faults are named by where. The name is
+// that of the folder; empty if the source may have any.
+func parse(where, name string, text []byte) (*Source, error) {
+	p := &parser{source: where}
 	var doc yaml.Node
 	switch err := yaml.Unmarshal(text, &doc); {
 	case err != nil:
-		p.yamlFault(err)
+		p.yamlFault(err, text)
 	case len(doc.Content) != 1:
-		p.faults = append(p.faults, Fault{Source: name, Line: 1, Col: 1, Message: "the file is empty"})
+		p.faults = append(p.faults, Fault{Source: where, Line: 1, Col: 1, Message: "the file is empty: write name, match, id and time at least"})
 	}
 	if len(p.faults) > 0 {
 		return nil, p.faults
@@ -78,24 +56,6 @@ type parser struct {
 	faults Faults
 }
 
-func (p *parser) fault(n *yaml.Node, field, format string, args ...any) {
-	p.faults = append(p.faults, Fault{Source: p.source, Line: n.Line, Col: n.Column, Field: field, Message: fmt.Sprintf(format, args...)})
-}
-
-// yamlFault keeps the line that the YAML library tells in its text.
-func (p *parser) yamlFault(err error) {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	line := 1
-	if rest, ok := strings.CutPrefix(text, "line "); ok {
-		if num, msg, ok := strings.Cut(rest, ": "); ok {
-			if n, err := strconv.Atoi(num); err == nil {
-				line, text = n, msg
-			}
-		}
-	}
-	p.faults = append(p.faults, Fault{Source: p.source, Line: line, Col: 1, Message: "not YAML: " + text})
-}
-
 func (p *parser) parse(n *yaml.Node, folder string) *Source {
 	src := &Source{Priority: defaultPriority}
 	seen := map[string]bool{}
@@ -103,10 +63,15 @@ func (p *parser) parse(n *yaml.Node, folder string) *Source {
 		seen[key] = true
 		switch key {
 		case "name":
-			src.Name = p.text(v, key)
-			if src.Name != folder {
-				p.fault(v, key, "%q is not the name of the folder, %q", src.Name, folder)
+			src.Name, src.nameLine, src.nameCol = p.text(v, key), v.Line, v.Column
+			switch {
+			case folder != "" && src.Name != folder:
+				p.fault(v, key, "%q is not the name of the folder, %q: make the two the same", src.Name, folder)
+			case v.Kind == yaml.ScalarNode && !validName(src.Name):
+				p.fault(v, key, "%q is no name: write small letters, digits, dots and underscores, such as acme.app", src.Name)
 			}
+		case "replaces":
+			src.Replaces = p.boolean(v, key)
 		case "vendor":
 			src.Vendor = p.text(v, key)
 		case "title":
@@ -114,7 +79,7 @@ func (p *parser) parse(n *yaml.Node, folder string) *Source {
 		case "reference":
 			src.Reference = p.text(v, key)
 		case "priority":
-			src.Priority = p.number(v, key)
+			src.Priority, src.prioritySet = p.number(v, key), true
 		case "match":
 			src.Match = p.condition(v, key, 0)
 		case "id":
@@ -126,16 +91,26 @@ func (p *parser) parse(n *yaml.Node, folder string) *Source {
 		}
 		return true
 	}
-	p.mapping(n, "", "name, vendor, title, reference, priority, match, id, rules, "+fieldNames, top)
-	for _, key := range []string{"name", "match", "id", "time"} {
-		if !seen[key] {
-			p.fault(n, key, "is missing")
+	p.mapping(n, "", topNames, top)
+	for _, must := range []struct{ key, fix string }{
+		{"name", "write name: acme.app, which becomes the value of the source column"},
+		{"match", "name the members that only records of this source have, such as match: {app: acme}"},
+		{"id", `write the members that tell one event from all others, such as id: ["{id}", "{time}"]`},
+		{"time", `write where the event time lies, such as time: "{time}"`},
+	} {
+		if n.Kind == yaml.MappingNode && !seen[must.key] {
+			p.fault(n, must.key, "is missing: %s", must.fix)
 		}
 	}
 	if seen["match"] && len(src.Match) == 0 {
-		p.fault(n, "match", "is empty: it would take every record")
+		p.fault(n, "match", "is empty: it would take every record; name members that only records of this source have")
 	}
 	return src
+}
+
+// validName keeps names fit for a column, a file and the command line.
+func validName(s string) bool {
+	return s != "" && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789._-") == "" && strings.Trim(s, "._-") != ""
 }
 
 func (p *parser) rules(n *yaml.Node) []Rule {
@@ -143,7 +118,7 @@ func (p *parser) rules(n *yaml.Node) []Rule {
 	p.list(n, "rules", maxRules, func(i int, v *yaml.Node) {
 		field := fmt.Sprintf("rules[%d]", i)
 		var r Rule
-		p.mapping(v, field, "when, "+fieldNames, func(key string, v *yaml.Node) bool {
+		p.mapping(v, field, ruleNames, func(key string, v *yaml.Node) bool {
 			if key == "when" {
 				r.When = p.condition(v, field+".when", 0)
 				return true
@@ -154,6 +129,19 @@ func (p *parser) rules(n *yaml.Node) []Rule {
 	})
 	return rules
 }
+
+// What may stand where. source.schema.json says the same, and a test holds the
+// two together.
+const (
+	topNames      = "name, vendor, title, reference, priority, replaces, match, id, rules, " + fieldNames
+	ruleNames     = "when, " + fieldNames
+	actorNames    = "key, name"
+	decisionNames = "verdict, id, policy"
+	keyNames      = "key, when"
+	makeNames     = "child, parent, relation, strength, from, until, expires, child_name, parent_name, when"
+	endNames      = "key, at, revoked, when"
+	checkNames    = "prefix, suffix, contains, matches, not, one_of"
+)
 
 const fieldNames = "time, ended, resolution, class, action, resource, outcome, tenant, actor, keys, makes, ends, authority, scopes, auth_method, mfa, " +
 	"decision, source_ip, user_agent, trace_id, span_id, attributes, flags, self_reported, bind_only"
@@ -206,7 +194,7 @@ func (p *parser) field(f *Fields, key, at string, v *yaml.Node) bool {
 		*t = p.template(v, at)
 		if key == "bind_only" && *t != nil {
 			if _, ok := (*t).Literal(); !ok {
-				p.fault(v, at, "is not a plain word: skips are counted by it")
+				p.fault(v, at, "is not a plain word: skips are counted by it; write one, such as heartbeat")
 			}
 		}
 	}
@@ -271,7 +259,7 @@ func (p *parser) word(v *yaml.Node, at, allowed string) *Template {
 func (p *parser) actor(v *yaml.Node, at string) *Actor {
 	var a Actor
 	found := false
-	p.mapping(v, at, "key, name", func(key string, v *yaml.Node) bool {
+	p.mapping(v, at, actorNames, func(key string, v *yaml.Node) bool {
 		switch key {
 		case "key":
 			a.Key, found = p.key(v, at+".key"), true
@@ -289,7 +277,7 @@ func (p *parser) actor(v *yaml.Node, at string) *Actor {
 }
 
 func (p *parser) decision(f *Fields, v *yaml.Node, at string) {
-	p.mapping(v, at, "verdict, id, policy", func(key string, v *yaml.Node) bool {
+	p.mapping(v, at, decisionNames, func(key string, v *yaml.Node) bool {
 		switch key {
 		case "verdict":
 			f.Verdict = p.word(v, at+".verdict", words(schemas.VerdictNone, schemas.Verdict.String))
@@ -315,7 +303,7 @@ func (p *parser) keys(n *yaml.Node, at string) []Key {
 			return
 		}
 		found := false
-		p.mapping(v, field, "key, when", func(key string, v *yaml.Node) bool {
+		p.mapping(v, field, keyNames, func(key string, v *yaml.Node) bool {
 			switch key {
 			case "key":
 				k.Key, found = p.key(v, field+".key"), true
@@ -340,13 +328,13 @@ func (p *parser) makes(n *yaml.Node, at string) []Make {
 		field := fmt.Sprintf("%s[%d]", at, i)
 		var m Make
 		seen := map[string]bool{}
-		p.mapping(v, field, "child, parent, relation, strength, from, until, expires, child_name, parent_name, when", func(key string, v *yaml.Node) bool {
+		p.mapping(v, field, makeNames, func(key string, v *yaml.Node) bool {
 			seen[key] = true
 			return p.makeField(&m, key, field+"."+key, v)
 		})
 		for _, key := range []string{"child", "parent", "relation", "strength"} {
 			if !seen[key] {
-				p.fault(v, field, "has no %s", key)
+				p.fault(v, field, "has no %s: a binding has child, parent, relation and strength", key)
 			}
 		}
 		p.oneStar(v, field, m.Child.Value, m.Parent.Value, m.ChildName, m.ParentName, m.From, m.Until, m.Expires)
@@ -402,7 +390,7 @@ func (p *parser) ends(n *yaml.Node, at string) []End {
 		field := fmt.Sprintf("%s[%d]", at, i)
 		var e End
 		found := false
-		p.mapping(v, field, "key, at, revoked, when", func(key string, v *yaml.Node) bool {
+		p.mapping(v, field, endNames, func(key string, v *yaml.Node) bool {
 			switch key {
 			case "key":
 				e.Key, found = p.key(v, field+".key"), true
@@ -418,7 +406,7 @@ func (p *parser) ends(n *yaml.Node, at string) []End {
 			return true
 		})
 		if !found {
-			p.fault(v, field, "has no key")
+			p.fault(v, field, "has no key: write which key stops being good, as in {key: \"token:acme:{id}\"}")
 		}
 		p.oneStar(v, field, e.Key.Value, Template{}, e.At)
 		out = append(out, e)
@@ -471,7 +459,7 @@ func (p *parser) key(v *yaml.Node, at string) (k KeyTemplate) {
 		k.Value.Parts = k.Value.Parts[1:]
 	}
 	if len(k.Value.Parts) == 0 {
-		p.fault(v, at, "%q has no value", t.Text)
+		p.fault(v, at, "%q has no value: write a path behind the namespace, as in token:acme:{id}", t.Text)
 	}
 	p.oneStar(v, at, k.Value, Template{})
 	return k
@@ -486,7 +474,7 @@ func (p *parser) oneStar(n *yaml.Node, at string, a, b Template, more ...*Templa
 			return
 		}
 		if star != nil && star.String() != s.String() {
-			p.fault(n, at, "runs through two arrays, %s and %s: [*] of one entry advance together and must be of one array", star, s)
+			p.fault(n, at, "runs through two arrays, %s and %s: [*] of one entry advance together and must be of one array; make two entries of it", star, s)
 		}
 		star = s
 	}
@@ -507,7 +495,7 @@ func (p *parser) templates(n *yaml.Node, at string) []Template {
 		}
 	})
 	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
-		p.fault(n, at, "is empty")
+		p.fault(n, at, "is empty: write a template, such as [\"{id}\"]")
 	}
 	return out
 }
@@ -534,7 +522,7 @@ func (p *parser) timeTemplate(v *yaml.Node, at string) *Template {
 			}
 		}
 		if i == 0 && len(t.Parts) == 1 && len(part.Choices) == 0 {
-			p.fault(v, at, "%q is literal text: a time comes from the record", t.Text)
+			p.fault(v, at, "%q is literal text: a time comes from the record; write its path in braces", t.Text)
 		}
 	}
 	return t
@@ -561,7 +549,7 @@ func (p *parser) anyTemplate(v *yaml.Node, at string) *Template {
 // condition parses a map of paths to what is asked of them.
 func (p *parser) condition(n *yaml.Node, at string, depth int) Condition {
 	if depth > maxDepth {
-		p.fault(n, at, "nested deeper than %d", maxDepth)
+		p.fault(n, at, "nested deeper than %d: split it over several rules", maxDepth)
 		return nil
 	}
 	var c Condition
@@ -590,12 +578,12 @@ func (p *parser) conditions(n *yaml.Node, at string, depth int) []Condition {
 		field := fmt.Sprintf("%s[%d]", at, i)
 		c := p.condition(v, field, depth+1)
 		if v.Kind == yaml.MappingNode && len(v.Content) == 0 {
-			p.fault(v, field, "is empty")
+			p.fault(v, field, "is empty: write a condition, or leave the entry out")
 		}
 		out = append(out, c)
 	})
 	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
-		p.fault(n, at, "is empty")
+		p.fault(n, at, "is empty: write a condition, or leave it out")
 	}
 	return out
 }
@@ -604,7 +592,7 @@ func (p *parser) conditions(n *yaml.Node, at string, depth int) []Condition {
 func (p *parser) check(v *yaml.Node, at string, depth int) Check {
 	switch {
 	case depth > maxDepth:
-		p.fault(v, at, "nested deeper than %d", maxDepth)
+		p.fault(v, at, "nested deeper than %d: split it over several rules", maxDepth)
 	case v.Kind == yaml.ScalarNode && v.Tag == "!!null":
 		p.fault(v, at, "asks nothing; for no value write absent")
 	case v.Kind == yaml.ScalarNode && v.Style == 0 && v.Value == "present":
@@ -617,7 +605,7 @@ func (p *parser) check(v *yaml.Node, at string, depth int) Check {
 		return Check{Op: OneOf, Texts: p.texts(v, at)}
 	}
 	var all []Check
-	p.mapping(v, at, "prefix, suffix, contains, matches, not, one_of", func(key string, v *yaml.Node) bool {
+	p.mapping(v, at, checkNames, func(key string, v *yaml.Node) bool {
 		op, ok := map[string]CheckOp{"prefix": Prefix, "suffix": Suffix, "contains": Contains, "matches": Matches, "not": Not, "one_of": OneOf}[key]
 		if ok {
 			all = append(all, p.operator(op, v, at+"."+key, depth))
@@ -626,7 +614,7 @@ func (p *parser) check(v *yaml.Node, at string, depth int) Check {
 	})
 	switch {
 	case v.Kind == yaml.MappingNode && len(v.Content) == 0:
-		p.fault(v, at, "asks nothing")
+		p.fault(v, at, "asks nothing: write present, absent, a text, a list of texts, or one of {prefix: …}, {suffix: …}, {contains: …}, {matches: …}, {not: …}")
 	case len(all) == 1:
 		return all[0]
 	}
@@ -642,13 +630,13 @@ func (p *parser) operator(op CheckOp, v *yaml.Node, at string, depth int) Check 
 	case Matches:
 		re, err := regexp.Compile(p.text(v, at))
 		if err != nil {
-			p.fault(v, at, "no RE2 expression: %v", err)
+			p.fault(v, at, "no RE2 expression: %v; RE2 has neither look-around nor back references", err)
 		}
 		return Check{Op: Matches, Regexp: re}
 	}
 	text := p.text(v, at)
 	if text == "" && v.Kind == yaml.ScalarNode {
-		p.fault(v, at, "is empty")
+		p.fault(v, at, "is empty: write the text to look for")
 	}
 	return Check{Op: op, Texts: []string{text}}
 }
@@ -657,7 +645,7 @@ func (p *parser) texts(n *yaml.Node, at string) []string {
 	var out []string
 	p.list(n, at, maxRules, func(i int, v *yaml.Node) { out = append(out, p.text(v, fmt.Sprintf("%s[%d]", at, i))) })
 	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
-		p.fault(n, at, "is empty")
+		p.fault(n, at, "is empty: write the texts of which one must be there")
 	}
 	return out
 }
@@ -666,7 +654,7 @@ func (p *parser) texts(n *yaml.Node, at string) []string {
 // know, which is a fault that lists what is allowed.
 func (p *parser) mapping(n *yaml.Node, at, allowed string, f func(key string, v *yaml.Node) bool) {
 	if n.Kind != yaml.MappingNode {
-		p.fault(n, at, "want a map, not %s", kindName(n))
+		p.fault(n, at, "want a map, not %s: write name: value, one a line", kindName(n))
 		return
 	}
 	seen := make(map[string]bool, len(n.Content)/2)
@@ -674,11 +662,11 @@ func (p *parser) mapping(n *yaml.Node, at, allowed string, f func(key string, v 
 		k, v := n.Content[i], n.Content[i+1]
 		switch {
 		case k.Kind != yaml.ScalarNode || k.Value == "" || k.Tag == "!!merge":
-			p.fault(k, at, "want a plain name")
+			p.fault(k, at, "want a plain name, without anchors or merge keys")
 		case seen[k.Value]:
-			p.fault(k, at, "%q stands twice", k.Value)
+			p.fault(k, at, "%q stands twice: keep one", k.Value)
 		case !f(k.Value, v):
-			p.fault(k, at, "unknown field %q; there are %s", k.Value, allowed)
+			p.fault(k, at, "unknown field %q; %sthere are %s", k.Value, didYouMean(k.Value, allowed), allowed)
 		}
 		seen[k.Value] = true
 	}
@@ -686,11 +674,11 @@ func (p *parser) mapping(n *yaml.Node, at, allowed string, f func(key string, v 
 
 func (p *parser) list(n *yaml.Node, at string, limit int, f func(i int, v *yaml.Node)) {
 	if n.Kind != yaml.SequenceNode {
-		p.fault(n, at, "want a list, not %s", kindName(n))
+		p.fault(n, at, "want a list, not %s: write [a, b], or - before each entry", kindName(n))
 		return
 	}
 	if len(n.Content) > limit {
-		p.fault(n, at, "longer than %d", limit)
+		p.fault(n, at, "longer than %d: make several sources of it", limit)
 		return
 	}
 	for i, v := range n.Content {
@@ -700,7 +688,7 @@ func (p *parser) list(n *yaml.Node, at string, limit int, f func(i int, v *yaml.
 
 func (p *parser) text(n *yaml.Node, at string) string {
 	if n.Kind != yaml.ScalarNode {
-		p.fault(n, at, "want text, not %s", kindName(n))
+		p.fault(n, at, "want text, not %s%s", kindName(n), quoteHint(n))
 		return ""
 	}
 	return n.Value
@@ -709,7 +697,7 @@ func (p *parser) text(n *yaml.Node, at string) string {
 func (p *parser) number(n *yaml.Node, at string) int {
 	v, err := strconv.Atoi(p.text(n, at))
 	if err != nil && n.Kind == yaml.ScalarNode {
-		p.fault(n, at, "%q is no whole number", n.Value)
+		p.fault(n, at, "%q is no whole number, such as 50", n.Value)
 	}
 	return v
 }
@@ -720,19 +708,4 @@ func (p *parser) boolean(n *yaml.Node, at string) bool {
 		p.fault(n, at, "%q is neither true nor false", v)
 	}
 	return v == "true"
-}
-
-func kindName(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.MappingNode:
-		return "a map"
-	case yaml.SequenceNode:
-		return "a list"
-	case yaml.AliasNode:
-		return "an alias (anchors are not supported)"
-	}
-	if n.Tag == "!!null" {
-		return "nothing"
-	}
-	return "text"
 }

@@ -27,12 +27,21 @@ const maxFileBytes = 1 << 20
 // Source is one parsed and validated source.yaml.
 type Source struct {
 	Name, Vendor, Title, Reference string
+	File                           string    // where it lies, of a user's own; empty for a built-in one
+	Replaces                       bool      // it takes the place of the built-in source of its name
 	Priority                       int       // recognition tries lower numbers first
 	Match                          Condition // of which records are of this source
 	ID                             []Template
 	Common                         Fields // of every event of the source
 	Rules                          []Rule // in order; every one whose When holds applies
+
+	nameLine, nameCol int
+	prioritySet       bool
 }
+
+// Where is what an error calls the source by: its file, or its name if it is
+// built in.
+func (s *Source) Where() string { return cmp.Or(s.File, s.Name) }
 
 // Rule adds to an event, or corrects it, when its condition holds.
 type Rule struct {
@@ -129,10 +138,13 @@ func Load(fsys fs.FS, dir string) (*Set, error) {
 		name := path.Base(path.Dir(file))
 		text, err := readFile(fsys, file)
 		if err != nil {
-			faults = append(faults, err)
+			faults = append(faults, fmt.Errorf("source %s: %w", name, err))
 			continue
 		}
 		src, err := Parse(name, text)
+		if err == nil && src.Replaces {
+			err = Faults{{Source: name, Line: src.nameLine, Col: src.nameCol, Field: "replaces", Message: "is for a user's own files: remove it"}}
+		}
 		if err != nil {
 			faults = append(faults, err)
 			continue
@@ -152,16 +164,12 @@ func Load(fsys fs.FS, dir string) (*Set, error) {
 func readFile(fsys fs.FS, file string) ([]byte, error) {
 	info, err := fs.Stat(fsys, file)
 	if err != nil {
-		return nil, fmt.Errorf("sources: %w", err)
+		return nil, err
 	}
 	if info.Size() > maxFileBytes {
-		return nil, fmt.Errorf("sources: %s: longer than %d bytes", file, maxFileBytes)
+		return nil, fmt.Errorf("longer than %d bytes: make several sources of it", maxFileBytes)
 	}
-	text, err := fs.ReadFile(fsys, file)
-	if err != nil {
-		return nil, fmt.Errorf("sources: %w", err)
-	}
-	return text, nil
+	return fs.ReadFile(fsys, file)
 }
 
 // NewSet makes a set of given sources. Two of one name are an error.
@@ -176,19 +184,6 @@ func NewSet(list ...*Source) (*Set, error) {
 		}
 	}
 	return set, nil
-}
-
-// With returns a set that also has the sources of more; of two with one name,
-// that of more stays. It is how a user's own folder adds to the built-in ones.
-func (s *Set) With(more *Set) *Set {
-	out := &Set{sources: slices.Clone(more.sources)}
-	for _, src := range s.sources {
-		if _, ok := more.Get(src.Name); !ok {
-			out.sources = append(out.sources, src)
-		}
-	}
-	out.sort()
-	return out
 }
 
 // sort puts the sources in the order of recognition: by priority, then by

@@ -192,13 +192,6 @@ func TestLoad(t *testing.T) {
 	if got := names(set); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("got %q", got)
 	}
-	other, err := Load(fstest.MapFS{"a/source.yaml": {Data: []byte(strings.Replace(small, "test", "a", 1) + "priority: 90\n")}}, ".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := names(set.With(other)); !slices.Equal(got, []string{"b", "a"}) {
-		t.Errorf("With: got %q", got)
-	}
 	if _, err := NewSet(set.Sources()[0], set.Sources()[0]); err == nil {
 		t.Error("NewSet takes two of one name")
 	}
