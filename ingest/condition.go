@@ -17,7 +17,7 @@ type atom struct {
 	op     sources.CheckOp // Present, OneOf, Prefix, Suffix, Contains, Matches
 	texts  []string
 	regexp *regexp.Regexp
-	simple *runs // the regexp as byte classes, where that is possible
+	table  *dfa // the regexp as a table, where that is possible
 	source string
 }
 
@@ -203,7 +203,7 @@ func (c *compiler) check(out *cond, slot int32, ch sources.Check, want bool) {
 	a := atom{slot: slot, op: ch.Op, texts: ch.Texts}
 	if ch.Op == sources.Matches {
 		a.source, a.regexp = ch.Regexp.String(), ch.Regexp
-		a.simple = compileRuns(a.source)
+		a.table = compileDFA(a.regexp)
 	}
 	i := c.atoms.add(a)
 	switch {
@@ -335,8 +335,10 @@ func (a *atom) holds(v string) bool {
 	case sources.Contains:
 		return strings.Contains(v, a.texts[0])
 	case sources.Matches:
-		if a.simple != nil {
-			return a.simple.match(v)
+		if a.table != nil {
+			if is, ok := a.table.match(v); ok {
+				return is
+			}
 		}
 		return a.regexp.MatchString(v)
 	}

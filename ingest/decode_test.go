@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -163,29 +162,6 @@ func TestConditions(t *testing.T) {
 		if got := oneEvent(t, d, doc).Tenant == "holds"; got != c.want {
 			t.Errorf("%s: got %v, want %v", c.when, got, c.want)
 		}
-	}
-}
-
-// TestRuns compares the fast form of regular expressions with the library.
-func TestRuns(t *testing.T) {
-	fast := 0
-	for _, expr := range []string{
-		`^[^@\s]+@[^@\s]+$`, `^[0-9]{13}$`, `^[0-9a-fA-F.:]+$`, `^i-[0-9a-zA-Z]{8,17}$`, `^[123]`, `^[^:]+:i-[0-9a-z]{2,3}$`, `^a?b*c+$`, `^x`, `^`, `^$`, `^[A-Z]+[0-9A-Z]*[IWE]$`,
-		`^a*a$`, `^[a-z]*b`, `(?i)^ab$`, `^(a|b)$`, `^é+$`, `^[é]$`, `^[^a]$`, `^[^a]{2}$`, `a`, `^a$`, `^a{2}b$`, `^.+$`, `^[^a]*a$`, `^a+?b$`,
-	} {
-		re, r := mustRegexp(expr), compileRuns(expr)
-		if r == nil {
-			continue
-		}
-		fast++
-		for _, s := range []string{"", "a", "aa", "aab", "b", "ab", "abc", "bc", "x@y", "x@@y", "x y@z", "é@ü", "é", "1700000000000", "170000000000", "i-0123456789", "a:i-00", "a:b:i-00", "2", "10.0.0.1", "::1", "T1000I", "IWE", "ba", "a\n"} {
-			if got, want := r.match(s), re.MatchString(s); got != want {
-				t.Errorf("%s on %q: got %v, want %v", expr, s, got, want)
-			}
-		}
-	}
-	if fast < 10 {
-		t.Errorf("only %d expressions run fast", fast)
 	}
 }
 
@@ -611,5 +587,3 @@ func TestAllocations(t *testing.T) {
 		t.Errorf("%v allocations a record", n)
 	}
 }
-
-func mustRegexp(expr string) *regexp.Regexp { return regexp.MustCompile(expr) }

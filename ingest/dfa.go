@@ -1,0 +1,183 @@
+package ingest
+
+import (
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"unicode/utf8"
+)
+
+// dfa is a regular expression as a table: one look-up decides each byte. The
+// tables are made when a source is compiled, for ASCII alone, which is what
+// logs match on: a text with other bytes is left to the regexp, and so is an
+// expression whose table would be large, or that asks for word boundaries.
+type dfa struct {
+	next  [][utf8.RuneSelf]uint8
+	atEnd []bool // by state: whether a text that ends there matches
+}
+
+// The states that need no table of their own.
+const (
+	dfaMatched = 255
+	dfaDead    = 254
+	maxDFA     = 128 // states
+)
+
+// dfaBuilder makes the states of a dfa: each is a set of places in the program
+// in which the regexp could be.
+type dfaBuilder struct {
+	prog   *syntax.Prog
+	sets   [][]uint32
+	number map[string]uint8
+}
+
+// compileDFA returns nil for an expression that needs more than a small table.
+func compileDFA(re *regexp.Regexp) *dfa {
+	parsed, err := syntax.Parse(re.String(), syntax.Perl)
+	if err != nil {
+		return nil
+	}
+	prog, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return nil
+	}
+	for _, in := range prog.Inst {
+		if in.Op == syntax.InstEmptyWidth && syntax.EmptyOp(in.Arg)&^(syntax.EmptyBeginText|syntax.EmptyEndText) != 0 {
+			return nil
+		}
+	}
+	b := &dfaBuilder{prog: prog, number: map[string]uint8{}}
+	var d dfa
+	// The first state alone knows that it stands at the beginning of the text.
+	b.sets = append(b.sets, nil)
+	if b.reach(&b.sets[0], uint32(prog.Start), syntax.EmptyBeginText) {
+		b.sets[0] = nil
+		d.next, d.atEnd = append(d.next, [utf8.RuneSelf]uint8{}), append(d.atEnd, true)
+		for c := range d.next[0] {
+			d.next[0][c] = dfaMatched
+		}
+		return &d
+	}
+	for i := 0; i < len(b.sets); i++ {
+		begin := syntax.EmptyOp(0)
+		if i == 0 {
+			begin = syntax.EmptyBeginText
+		}
+		d.atEnd = append(d.atEnd, b.endsIn(b.sets[i], begin|syntax.EmptyEndText))
+		var row [utf8.RuneSelf]uint8
+		for c := range row {
+			s, ok := b.step(b.sets[i], rune(c))
+			if !ok {
+				return nil
+			}
+			row[c] = s
+		}
+		d.next = append(d.next, row)
+	}
+	return &d
+}
+
+// reach adds to a set where the program gets to from pc without reading; true
+// if that is a match.
+func (b *dfaBuilder) reach(set *[]uint32, pc uint32, holds syntax.EmptyOp) bool {
+	if slices.Contains(*set, pc) {
+		return false
+	}
+	*set = append(*set, pc)
+	switch in := &b.prog.Inst[pc]; in.Op {
+	case syntax.InstMatch:
+		return true
+	case syntax.InstAlt, syntax.InstAltMatch:
+		out := b.reach(set, in.Out, holds)
+		return b.reach(set, in.Arg, holds) || out
+	case syntax.InstCapture, syntax.InstNop:
+		return b.reach(set, in.Out, holds)
+	case syntax.InstEmptyWidth:
+		if syntax.EmptyOp(in.Arg)&^holds == 0 {
+			return b.reach(set, in.Out, holds)
+		}
+	}
+	return false
+}
+
+// endsIn reports whether a text that ends in a set matches.
+func (b *dfaBuilder) endsIn(set []uint32, holds syntax.EmptyOp) bool {
+	var seen []uint32
+	for _, pc := range set {
+		if b.prog.Inst[pc].Op == syntax.InstEmptyWidth && b.reach(&seen, pc, holds) {
+			return true
+		}
+	}
+	return false
+}
+
+// step is the state that follows a character; false if there are too many.
+func (b *dfaBuilder) step(set []uint32, c rune) (uint8, bool) {
+	var next []uint32
+	for _, pc := range set {
+		in := &b.prog.Inst[pc]
+		switch in.Op {
+		case syntax.InstRune, syntax.InstRune1:
+			if !in.MatchRune(c) {
+				continue
+			}
+		case syntax.InstRuneAny:
+		case syntax.InstRuneAnyNotNL:
+			if c == '\n' {
+				continue
+			}
+		default:
+			continue
+		}
+		if b.reach(&next, in.Out, 0) {
+			return dfaMatched, true
+		}
+	}
+	if b.reach(&next, uint32(b.prog.Start), 0) { // a match may begin anywhere
+		return dfaMatched, true
+	}
+	next = slices.DeleteFunc(next, func(pc uint32) bool {
+		switch in := &b.prog.Inst[pc]; in.Op {
+		case syntax.InstRune, syntax.InstRune1, syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
+			return false
+		case syntax.InstEmptyWidth: // the beginning is over
+			return syntax.EmptyOp(in.Arg)&syntax.EmptyBeginText != 0
+		}
+		return true
+	})
+	if len(next) == 0 {
+		return dfaDead, true
+	}
+	slices.Sort(next)
+	key := make([]byte, 0, 4*len(next))
+	for _, pc := range next {
+		key = append(key, byte(pc), byte(pc>>8), byte(pc>>16), byte(pc>>24))
+	}
+	s, ok := b.number[string(key)]
+	if !ok {
+		if len(b.sets) == maxDFA {
+			return 0, false
+		}
+		s = uint8(len(b.sets))
+		b.sets, b.number[string(key)] = append(b.sets, next), s
+	}
+	return s, true
+}
+
+// match reports whether the text matches; ok is false if the table cannot tell.
+func (d *dfa) match(s string) (matches, ok bool) {
+	state := uint8(0)
+	for i := range len(s) {
+		c := s[i]
+		if c >= utf8.RuneSelf {
+			return false, false
+		}
+		switch state = d.next[state][c]; state {
+		case dfaMatched:
+			return true, true
+		case dfaDead:
+			return false, true
+		}
+	}
+	return d.atEnd[state], true
+}
