@@ -705,7 +705,7 @@ func (d *Decoder) addMake(en *makeEntry, ev *schemas.Event, start int) {
 	}
 	b.UntilNanos = d.optionalTime(en.until)
 	b.ExpiresNanos = d.optionalTime(en.expires)
-	if b.Relation == schemas.RelationAuthenticated {
+	if b.Relation == schemas.RelationAuthenticated && !child.Kind.Principal() { // two names of one person have no second factor
 		b.AuthMethod, b.MFA = ev.AuthMethod, ev.MFA
 	}
 	if !slices.Contains(recent(d.out.makes[start:]), b) {

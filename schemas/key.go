@@ -120,7 +120,8 @@ func (k Key) LongLived() bool {
 		switch k.Namespace {
 		case "aws.access_key":
 			return strings.HasPrefix(k.Value, "AKIA") // ASIA keys last hours
-		case "x509.sha256", "okta.api_token", "github.hashed", "gcp.sa_key":
+		case "x509.sha256", "okta.api_token", "github.hashed", "gcp.sa_key",
+			"entra.credential", "azure.storage_key", "azure.sas":
 			return true
 		}
 		return false
@@ -140,10 +141,8 @@ func Placeholder(v string) bool {
 	if strings.HasSuffix(v, "EXAMPLE") && len(v) >= 16 { // documentation keys, AKIAIOSFODNN7EXAMPLE
 		return true
 	}
-	for i := range len(v) {
-		if v[i] != '0' && v[i] != '-' {
-			return false
-		}
+	if len(v) >= 16 && strings.Trim(strings.TrimRight(v, "="), "A") == "" { // base64 of nothing but zeros
+		return true
 	}
-	return true // zero UUIDs, zero span ids
+	return strings.Trim(v, "0-") == "" // zero UUIDs, zero span ids
 }

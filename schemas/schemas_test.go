@@ -114,6 +114,7 @@ func TestPlaceholder(t *testing.T) {
 	for v, want := range map[string]bool{
 		"": true, "-": true, "REDACTED": true, "HIDDEN_DUE_TO_SECURITY_REASONS": true, "0": true, "0000000000000000": true,
 		"00000000-0000-0000-0000-000000000000": true, "AKIAIOSFODNN7EXAMPLE": true,
+		"AAAAAAAAAAAAAAAAAAAAAA": true, "AAAAAAAAAAAAAAAAAAAAAA==": true, "AAAA": false, "AAAAAAAAAAAAAAAAAAAAAQ": false,
 		"00000000-0000-0000-0000-000000000001": false, "EXAMPLE": false, "ASIAXYZ": false, "a": false, "10": false, "redacted-not": false,
 	} {
 		if Placeholder(v) != want {
