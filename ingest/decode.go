@@ -46,55 +46,6 @@ func (o DecoderOptions) withDefaults() DecoderOptions {
 	return o
 }
 
-// Skip counts what was left out on purpose, by name.
-type Skip struct {
-	Name   string // such as plain_span
-	Source string // which source said so; empty for envelopes
-	Count  int
-}
-
-// Decoded collects what records were decoded into. Its slices are appended to;
-// their memory, and that of the events' keys, bindings and attributes, is used
-// again after Reset.
-//
-// Events are valid until Reset, and as long as their records' values are not
-// changed: their strings alias the values. Dead letters and skips own their
-// memory.
-type Decoded struct {
-	Events []schemas.Event
-	Dead   []schemas.DeadLetter
-	Skips  []Skip
-	// SecretKeys counts the values of keys that were secrets, and were replaced
-	// by their keyed HMAC.
-	SecretKeys int
-
-	keys       []schemas.Key
-	makes      []schemas.Binding
-	ends       []schemas.End
-	attributes []schemas.Attribute
-	arena      arena
-}
-
-// Reset empties it and keeps its capacity. Memory of the last records stays
-// referenced until it is overwritten.
-func (o *Decoded) Reset() {
-	clear(o.Dead)
-	o.Events, o.Dead, o.Skips = o.Events[:0], o.Dead[:0], o.Skips[:0]
-	o.keys, o.makes, o.ends, o.attributes = o.keys[:0], o.makes[:0], o.ends[:0], o.attributes[:0]
-	o.SecretKeys = 0
-	o.arena.reset()
-}
-
-func (o *Decoded) skip(name, source string) {
-	for i := range o.Skips {
-		if s := &o.Skips[i]; s.Name == name && s.Source == source {
-			s.Count++
-			return
-		}
-	}
-	o.Skips = append(o.Skips, Skip{name, source, 1})
-}
-
 // Decoder turns records into events. It is not safe for concurrent use: each
 // goroutine has its own, see [Decoder.Clone].
 type Decoder struct {
@@ -119,6 +70,7 @@ type Decoder struct {
 	id       []string // scratch
 	otlp     otlpWriter
 	trace    *tracer // of Recognise; usually nil
+	clauses  *clauseProgram
 }
 
 // shared is what all clones of a decoder have in common; it never changes.
@@ -420,13 +372,16 @@ func (d *Decoder) event(p *program, doc string) {
 	ev.ID, ev.Source, ev.TimeNanos, ev.Evidence = id, p.source.Name, nanos, d.evidence
 	ev.Evidence.RecordIndex = int32(d.index)
 	d.index++
-	d.scalars(p, ev)
+	classified := d.scalars(p, ev)
 	d.addKeys(p, ev)
 	d.addMakes(p, ev)
 	d.addEnds(p, ev)
 	d.addAttributes(p, ev)
-	if ev.BindOnly != "" {
+	switch {
+	case ev.BindOnly != "":
 		d.out.skip(ev.BindOnly, ev.Source)
+	case !classified:
+		d.out.Unclassified = append(d.out.Unclassified, len(d.out.Events)-1)
 	}
 }
 
@@ -545,10 +500,10 @@ func wordOf[T any](d *Decoder, list []option, parse func(string) (T, bool)) (v T
 	return v
 }
 
-func (d *Decoder) scalars(p *program, ev *schemas.Event) {
+func (d *Decoder) scalars(p *program, ev *schemas.Event) (classified bool) {
 	for _, c := range p.class {
 		if d.applies(c.rule) {
-			ev.Class = c.class
+			ev.Class, classified = c.class, true
 			break
 		}
 	}
@@ -593,6 +548,7 @@ func (d *Decoder) scalars(p *program, ev *schemas.Event) {
 			break
 		}
 	}
+	return classified
 }
 
 // optional evaluates a template that may not be there, or give nothing.

@@ -2,9 +2,7 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -18,37 +16,6 @@ func runCommandLine(t *testing.T, stdin string, args ...string) (code int, stdou
 	env := &environment{stdin: strings.NewReader(stdin), stdout: &out, stderr: &errs, getenv: os.Getenv}
 	code = run(t.Context(), env, args)
 	return code, out.String(), errs.String()
-}
-
-func TestSourcesCommand(t *testing.T) {
-	code, out, _ := runCommandLine(t, "", "sources", "list", "--format", "json")
-	var list []struct{ Name, Vendor, Title, Reference string }
-	if err := json.Unmarshal([]byte(out), &list); err != nil || code != exitOK || len(list) < 7 {
-		t.Fatalf("list: exit code %d, %d sources, %v", code, len(list), err)
-	}
-	for _, s := range list {
-		if s.Vendor == "" || s.Title == "" || !strings.HasPrefix(s.Reference, "https://") {
-			t.Errorf("source %s lacks vendor, title or reference", s.Name)
-		}
-		if code, out, _ := runCommandLine(t, "", "sources", "show", s.Name); code != exitOK || !strings.Contains(out, "name: "+s.Name) {
-			t.Errorf("show %s: exit code %d", s.Name, code)
-		}
-	}
-
-	dir := t.TempDir()
-	bad := filepath.Join(dir, "bad.yaml")
-	write(t, bad, "name: mine\nvendor: me\ntitle: mine\nmatch: {a: present}\nid: [\"{a}\"]\ntime: \"{t}\"\nkeys:\n  - tocken:mine:{a}\n")
-	code, _, errs := runCommandLine(t, "", "sources", "lint", bad)
-	if code == exitOK || !strings.Contains(errs, "line 8, column 5") || !strings.Contains(errs, "tocken") || strings.Contains(errs, "folder") {
-		t.Errorf("lint: exit code %d, %s", code, errs)
-	}
-
-	log := filepath.Join(dir, "log.jsonl")
-	write(t, log, `{"hello":"world"}`+"\n")
-	code, out, _ = runCommandLine(t, "", "sources", "test", log, "stories/3-jit/teleport.jsonl")
-	if code != exitFound || !strings.Contains(out, "unknown_format") || !strings.Contains(out, "teleport.audit") || !strings.Contains(out, "grant:teleport.request:") {
-		t.Errorf("test: exit code %d\n%s", code, out)
-	}
 }
 
 func write(t *testing.T, name, text string) {

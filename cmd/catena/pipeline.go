@@ -240,6 +240,10 @@ type stitcher struct {
 	engine   *correlate.Engine
 	out      correlate.Output
 	skips    map[string]int64
+
+	// unclassified counts, by source, the events whose type no rule knows. A
+	// source that begins to count here has a new version.
+	unclassified map[string]int64
 }
 
 func newStitcher(cfg *config) (stitcher, error) {
@@ -255,7 +259,8 @@ func newStitcher(cfg *config) (stitcher, error) {
 	if n <= 0 {
 		n = runtime.GOMAXPROCS(0)
 	}
-	s := stitcher{decoders: []*ingest.Decoder{first}, decoded: make([]ingest.Decoded, n), engine: correlate.New(cfg.correlator()), skips: map[string]int64{}}
+	s := stitcher{decoders: []*ingest.Decoder{first}, decoded: make([]ingest.Decoded, n), engine: correlate.New(cfg.correlator()),
+		skips: map[string]int64{}, unclassified: map[string]int64{}}
 	for len(s.decoders) < n {
 		s.decoders = append(s.decoders, first.Clone())
 	}
@@ -286,6 +291,9 @@ func (s *stitcher) stitch(records []schemas.Record, batch *sinks.Batch) {
 		batch.DeadLetters = append(batch.DeadLetters, s.decoded[i].Dead...)
 		for _, skip := range s.decoded[i].Skips {
 			s.skips[skip.Name] += int64(skip.Count)
+		}
+		for _, n := range s.decoded[i].Unclassified {
+			s.unclassified[s.decoded[i].Events[n].Source]++
 		}
 	}
 	batch.Actions = append(batch.Actions, s.out.Actions...)

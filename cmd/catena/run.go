@@ -62,7 +62,7 @@ func runRun(ctx context.Context, env *environment, c *command, args []string) er
 	err = p.run(ctx)
 	st := p.engine.Stats()
 	log.Info("stopped", "events", st.Events, "improved", st.Improved, "duplicates", st.Duplicates, "late", st.Late,
-		"keys_evicted", st.KeysEvicted, "rows_evicted", st.RowsEvicted)
+		"keys_evicted", st.KeysEvicted, "rows_evicted", st.RowsEvicted, "skipped", p.skips, "unclassified", p.unclassified)
 	return err
 }
 

@@ -3,31 +3,46 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
-	"os"
+	"io"
 	"slices"
 	"strings"
 
 	"catena/ingest"
-	"catena/schemas"
 	"catena/schemas/sources"
 )
 
 var sourcesCommand = command{
-	name: "sources", args: "list | show NAME | test FILE… | lint FILE.yaml", short: "the log formats that are understood; try one's own files and formats",
+	name: "sources", args: "list | show NAME | test FILE… | lint FILE.yaml…", short: "the log formats that are understood; try one's own files and formats",
 	help: `
-  list         the built-in sources; --format json for programs
-  show NAME    a source's description: how it is recognised, what it binds
-  test FILE…   what becomes of the records of log files: source, events, keys and bindings,
-               and of what was not recognised, why; exit code 3 if there was any
-  lint FILE    check a source.yaml of one's own; errors name line and column`,
+  list            the sources: what each mints, carries and grants
+  show NAME       one source in words: how it is recognised, what it binds; --yaml as it is written
+  test FILE…      what becomes of the records of log files: envelopes, sources, classes, keys and
+                  bindings, and of what was not recognised, why, with a place to look at;
+                  --events prints every event. Exit code 3 if anything was not decoded
+  lint FILE.yaml… check a source of one's own; errors name line, column and what to do
+
+The first look at a topic: save some of its records, one a line, and test them.
+
+  kafka-console-consumer.sh --topic audit --max-messages 1000 … > audit.jsonl
+  catena sources test audit.jsonl
+
+A format that nobody else has is a YAML file, and needs no new build (docs/sources.md):
+
+  catena sources lint acme.yaml
+  CATENA_SOURCES_DIR=. catena sources test acme.jsonl
+
+CATENA_SOURCES_DIR adds the sources of a folder, here and in every other command.`,
 	run: runSources,
 }
 
 func runSources(_ context.Context, env *environment, c *command, args []string) error {
 	var fs flag.FlagSet
-	format := fs.String("format", "table", "with list: table or json")
+	format := fs.String("format", "table", "with list and test: table or json")
+	asYAML := fs.Bool("yaml", false, "with show: the source as it is written")
+	events := fs.Bool("events", false, "with test: every event with its keys and bindings")
 	rest, err := c.parse(env, &fs, args)
 	if err != nil {
 		return err
@@ -35,154 +50,131 @@ func runSources(_ context.Context, env *environment, c *command, args []string) 
 	if len(rest) == 0 {
 		return usagef("want list, show, test or lint")
 	}
+	if *format != "table" && *format != "json" {
+		return usagef("--format %q: want table or json", *format)
+	}
+	verb, rest := rest[0], rest[1:]
+	switch {
+	case verb == "lint" && len(rest) > 0:
+		return lintSources(env, rest)
+	case verb == "test" && len(rest) > 0:
+		return tryFiles(env, rest, *format == "json", *events)
+	}
 	set, err := loadSources(env.getenv("CATENA_SOURCES_DIR"))
 	if err != nil {
 		return usageError{err}
 	}
-	switch verb, rest := rest[0], rest[1:]; {
+	switch {
 	case verb == "list" && len(rest) == 0:
-		return listSources(env, set, *format)
+		return listSources(env, set, *format == "json")
 	case verb == "show" && len(rest) == 1:
-		return showSource(env, set, rest[0])
-	case verb == "test" && len(rest) > 0:
-		return testSources(env, rest)
-	case verb == "lint" && len(rest) == 1:
-		return lintSource(env, rest[0])
+		return showSource(env, set, rest[0], *asYAML)
 	default:
-		return usagef("want list, show NAME, test FILE… or lint FILE, got %q", verb)
+		return usagef("want list, show NAME, test FILE… or lint FILE.yaml…, got %q", strings.Join(append([]string{verb}, rest...), " "))
 	}
 }
 
-func listSources(env *environment, set *sources.Set, format string) error {
-	type line struct {
-		Name      string `json:"name"`
-		Vendor    string `json:"vendor"`
-		Title     string `json:"title"`
-		Reference string `json:"reference"`
-	}
-	var lines []line
+// listed is a line of list, for programs.
+type listed struct {
+	Name      string   `json:"name"`
+	Vendor    string   `json:"vendor"`
+	Title     string   `json:"title"`
+	Reference string   `json:"reference"`
+	File      string   `json:"file,omitempty"` // of a user's own
+	Priority  int      `json:"priority"`
+	Classes   []string `json:"classes"`
+	Mints     []string `json:"mints"`
+	Binds     []string `json:"binds"`
+	Carries   []string `json:"carries"`
+	Ends      []string `json:"ends"`
+	Grants    []string `json:"grants"`
+	Decides   bool     `json:"decides"`
+}
+
+func listSources(env *environment, set *sources.Set, asJSON bool) error {
+	lines := []listed{}
 	for _, s := range set.Sources() {
-		lines = append(lines, line{s.Name, s.Vendor, s.Title, s.Reference})
+		sum := s.Summary()
+		lines = append(lines, listed{s.Name, s.Vendor, s.Title, s.Reference, s.File, s.Priority, some(sum.Classes),
+			some(sum.Mints), some(sum.Binds), some(sum.Carries), some(sum.Ends), some(sum.Grants), sum.Decides})
 	}
-	switch format {
-	case "json":
-		enc := json.NewEncoder(env.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(lines)
-	case "table":
-		rows := make([][]string, 0, len(lines))
-		for _, l := range lines {
-			rows = append(rows, []string{l.Name, l.Vendor, l.Title})
-		}
-		printTable(env.stdout, []string{"name", "vendor", "title"}, rows)
-		return nil
+	slices.SortFunc(lines, func(a, b listed) int { return strings.Compare(a.Name, b.Name) })
+	if asJSON {
+		return printJSON(env.stdout, lines)
 	}
-	return usagef("--format %q: want table or json", format)
-}
-
-func showSource(env *environment, set *sources.Set, name string) error {
-	src, ok := set.Get(name)
-	if !ok {
-		return usagef("there is no source %q; `catena sources list` names them", name)
+	rows := make([][]string, 0, len(lines))
+	for _, l := range lines {
+		rows = append(rows, []string{l.Name, l.Vendor, namespaces(l.Mints), namespaces(l.Carries), namespaces(l.Grants)})
 	}
-	text, err := src.YAML()
-	if err != nil {
-		return err
-	}
-	_, err = env.stdout.Write(text)
-	return err
-}
-
-func lintSource(env *environment, file string) error {
-	src, err := sources.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(env.stdout, "%s: source %s is well formed\n", file, src.Name)
+	printTable(env.stdout, []string{"name", "vendor", "mints", "carries", "grants"}, rows)
+	fmt.Fprintf(env.stdout, "\n%d sources; `catena sources show NAME` explains one, --format json lists all they bind\n", len(lines))
 	return nil
 }
 
-// testSources decodes files and says what came of each record.
-func testSources(env *environment, files []string) error {
-	cfg, err := loadConfig(env)
+// some is an empty list rather than null.
+func some(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+// namespaces leaves the kinds of keys out, for people.
+func namespaces(keys []string) string {
+	var out []string
+	for _, k := range keys {
+		if _, ns, _ := strings.Cut(k, ":"); !slices.Contains(out, ns) {
+			out = append(out, ns)
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// lintSources checks every file, and tells the faults of all.
+func lintSources(env *environment, files []string) error {
+	builtIn, err := sources.Embedded()
 	if err != nil {
 		return err
 	}
-	if cfg.HMACKey == "" {
-		cfg.HMACKey = stitchHMACKey
-	}
-	st, err := newStitcher(cfg)
-	if err != nil {
-		return err
-	}
-	dead := 0
-	for _, name := range files {
-		n, err := testFile(env, st.decoders[0], name)
+	var faults []error
+	for _, file := range files {
+		src, err := sources.ReadFile(file)
+		if err == nil {
+			err = compiles(src)
+		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			faults = append(faults, err)
+			continue
 		}
-		dead += n
+		sum := src.Summary()
+		fmt.Fprintf(env.stdout, "%s: source %s is well formed: %d rules; mints %s; carries %s\n", file, src.Name, len(src.Rules), none(namespaces(sum.Mints)), none(namespaces(sum.Carries)))
+		if _, known := builtIn.Get(src.Name); known && !src.Replaces {
+			fmt.Fprintf(env.stdout, "%s: note: there is a built-in source of this name; in CATENA_SOURCES_DIR the file has to say replaces: true\n", file)
+		}
 	}
-	if dead > 0 {
-		return exitError(exitFound)
-	}
-	return nil
+	return errors.Join(faults...)
 }
 
-func testFile(env *environment, dec *ingest.Decoder, name string) (dead int, err error) {
-	f, err := os.Open(name)
+func none(s string) string {
+	if s == "" {
+		return "nothing"
+	}
+	return s
+}
+
+// compiles tells the faults that only the decoder finds.
+func compiles(src *sources.Source) error {
+	set, err := sources.NewSet(src)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	defer func() { _ = f.Close() }()
-	counts := map[string]int{}
-	var offset int64
-	err = ingest.SplitFile(f, func(value []byte) error {
-		var out ingest.Decoded
-		dec.Decode(&out, &schemas.Record{Topic: name, Offset: offset, Value: value})
-		for i := range out.Events {
-			printEvent(env, &out.Events[i])
-			counts[out.Events[i].Source]++
-		}
-		for _, d := range out.Dead {
-			fmt.Fprintf(env.stdout, "%s record %d: %s: %s\n", name, offset, d.Reason, safe(d.Error))
-			dead++
-		}
-		for _, r := range dec.Recognise(value) {
-			if len(r.Envelopes) > 0 {
-				counts["in "+strings.Join(r.Envelopes, " in ")]++
-			}
-		}
-		for _, s := range out.Skips {
-			counts["skipped: "+s.Name] += s.Count
-		}
-		offset++
-		return nil
-	})
-	fmt.Fprintf(env.stdout, "%s: %d records", name, offset)
-	for _, k := range sortedKeys(counts) {
-		fmt.Fprintf(env.stdout, ", %s %d", k, counts[k])
-	}
-	fmt.Fprintf(env.stdout, ", not decoded %d\n", dead)
-	return dead, err
-}
-
-func printEvent(env *environment, e *schemas.Event) {
-	fmt.Fprintf(env.stdout, "%d.%d  %s  %s  %s %s  %s\n", e.Evidence.Offset, e.Evidence.RecordIndex, e.Source, e.Class, safe(e.Action), shorten(e.Resource, 60), e.Outcome)
-	for _, k := range e.Keys {
-		fmt.Fprintf(env.stdout, "      with   %s\n", safe(k.String()))
-	}
-	for i := range e.Makes {
-		b := &e.Makes[i]
-		fmt.Fprintf(env.stdout, "      binds  %s → %s  %s, %s\n", safe(b.Child.String()), safe(b.Parent.String()), b.Relation, b.Strength)
-	}
-}
-
-func sortedKeys(m map[string]int) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
+	_, err = ingest.NewDecoder(set, ingest.DecoderOptions{HMACKey: []byte(stitchHMACKey)})
+	return err
 }

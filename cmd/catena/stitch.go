@@ -162,6 +162,9 @@ func (s *stitching) complain() error {
 	for _, name := range slices.Sorted(maps.Keys(s.skips)) {
 		fmt.Fprintf(s.env.stderr, "%d skipped: %s\n", s.skips[name], name)
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.unclassified)) {
+		fmt.Fprintf(s.env.stderr, "%d of %s are of types that no rule names: class other; `catena sources test` lists them\n", s.unclassified[name], name)
+	}
 	st := s.engine.Stats()
 	if st.RowsEvicted+st.KeysEvicted > 0 {
 		fmt.Fprintf(s.env.stderr, "the state reached its limit: %d rows and %d keys left early, some rows may miss their root; raise CATENA_MEMORY\n", st.RowsEvicted, st.KeysEvicted)

@@ -1,6 +1,9 @@
 package sources
 
-import "regexp"
+import (
+	"regexp"
+	"strings"
+)
 
 // Condition holds if all its clauses hold; the zero value always does.
 type Condition []Clause
@@ -57,4 +60,66 @@ func (c Condition) Paths(f func(Path)) {
 			sub.Paths(f)
 		}
 	}
+}
+
+// String says in words what the condition asks for.
+func (c Condition) String() string {
+	var out []string
+	for _, clause := range c {
+		switch {
+		case clause.Test != nil:
+			out = append(out, clause.Test.Check.words(clause.Test.Path.String(), true))
+		case clause.Any != nil:
+			out = append(out, "any of ("+list(clause.Any)+")")
+		default:
+			out = append(out, "none of ("+list(clause.None)+")")
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+func list(conditions []Condition) string {
+	out := make([]string, len(conditions))
+	for i, c := range conditions {
+		out[i] = c.String()
+	}
+	return strings.Join(out, "; ")
+}
+
+// words says that the value at a path is as asked, or with is false, that it
+// is not.
+func (c Check) words(path string, is bool) string {
+	verb := func(yes, no string) string {
+		if is {
+			return path + " " + yes + " "
+		}
+		return path + " " + no + " "
+	}
+	switch c.Op {
+	case Present:
+		return strings.TrimSpace(verb("is there", "is not there"))
+	case OneOf:
+		if len(c.Texts) == 1 {
+			return verb("is", "is not") + c.Texts[0]
+		}
+		return verb("is one of", "is none of") + strings.Join(c.Texts, ", ")
+	case Prefix:
+		return verb("begins with", "does not begin with") + c.Texts[0]
+	case Suffix:
+		return verb("ends with", "does not end with") + c.Texts[0]
+	case Contains:
+		return verb("holds", "does not hold") + c.Texts[0]
+	case Matches:
+		return verb("matches", "does not match") + c.Regexp.String()
+	case Not:
+		return c.Sub[0].words(path, !is)
+	}
+	parts := make([]string, len(c.Sub)) // All: of a negated one, at least one part fails
+	for i, sub := range c.Sub {
+		parts[i] = sub.words(path, is)
+	}
+	if is {
+		return strings.Join(parts, " and ")
+	}
+	return strings.Join(parts, " or ")
 }
