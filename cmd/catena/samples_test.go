@@ -159,25 +159,104 @@ func TestStitchCommand(t *testing.T) {
 	}
 }
 
+// kubernetesTruth is what is known of a real audit log. Line numbers count
+// from 0.
+type kubernetesTruth struct {
+	Mints []struct {
+		Credential string                      `json:"credential_id"`
+		Line       int64                       `json:"mint_line"`
+		Initiator  string                      `json:"initiator"`
+		For        string                      `json:"for"`
+		BoundTo    *struct{ Kind, UID string } `json:"bound_to"`
+		Uses       []int64                     `json:"use_lines"`
+		Reviews    []int64                     `json:"tokenreview_lines"`
+	} `json:"mints"`
+	Impersonation []struct {
+		Line         int64  `json:"line"`
+		Actor        string `json:"real_actor"`
+		Impersonated string `json:"impersonated"`
+	} `json:"impersonation"`
+	Refused      []int64 `json:"refused_impersonation_lines"`
+	OtherAddress []int64 `json:"stolen_token_lines_other_source_ip"`
+	Forwarded    []int64 `json:"spoofed_forwarded_for_lines"`
+	SharedIDs    []struct {
+		AuditID string   `json:"auditID"`
+		Lines   []int64  `json:"lines"`
+		Users   []string `json:"users"`
+	} `json:"one_auditID_two_requests"`
+}
+
 // TestRealKubernetes: every use of a token in a real audit log leads to who
 // minted it, or to the pod that it was minted for; the copy used from another
 // address, the forged address and the shared audit id are told apart.
 func TestRealKubernetes(t *testing.T) {
+	truth, records := realKubernetes(t)
+	byLine := map[int64]*schemas.Action{}
+	rows, _ := stitchAll(t, records, 16)
+	for _, a := range rows {
+		byLine[a.Evidence.Offset] = a
+	}
+	t.Run("mints and uses", func(t *testing.T) { realKubernetesUses(t, truth, byLine) })
+	t.Run("impersonation", func(t *testing.T) {
+		for _, x := range truth.Impersonation {
+			a := byLine[x.Line]
+			if a == nil || a.Root.Value != x.Actor || a.Grade != schemas.GradeProven || a.Authority != x.Impersonated || a.Flags&schemas.FlagImpersonated == 0 {
+				t.Errorf("line %d: want %s as %s, have %s", x.Line, x.Actor, x.Impersonated, rowText(a))
+			}
+		}
+		refused := 0
+		for _, line := range truth.Refused {
+			if !bytes.Contains(records[line].Value, []byte("cannot impersonate")) {
+				continue // a role whose name says so was looked for and not found
+			}
+			refused++
+			a := byLine[line]
+			if a == nil || a.Outcome != schemas.OutcomeDenied || a.Authority != "" || a.Flags&schemas.FlagImpersonated != 0 || a.Grade != schemas.GradeProven {
+				t.Errorf("line %d: want a refusal that is the caller's own, have %s", line, rowText(a))
+			}
+		}
+		if len(truth.Impersonation) < 6 || refused < 2 {
+			t.Errorf("only %d impersonations and %d refusals were looked at", len(truth.Impersonation), refused)
+		}
+	})
+	t.Run("one audit id, two requests", func(t *testing.T) {
+		for _, x := range truth.SharedIDs {
+			users := map[string]schemas.ID{}
+			for i, line := range x.Lines {
+				if a := byLine[line]; a != nil {
+					users[x.Users[i]] = a.ID
+				}
+			}
+			if len(users) != 2 || users[x.Users[0]] == users[x.Users[len(x.Users)-1]] {
+				t.Errorf("%s: %d rows of its requests are told apart, want 2", x.AuditID, len(users))
+			}
+		}
+	})
+	t.Run("nobody was authenticated", func(t *testing.T) {
+		n := 0
+		for line, r := range records {
+			if !bytes.Contains(r.Value, []byte(`"code":401`)) {
+				continue
+			}
+			n++
+			a := byLine[int64(line)]
+			if a == nil || a.Outcome != schemas.OutcomeDenied || a.Grade != schemas.GradeUnattributed || !a.Root.IsZero() {
+				t.Errorf("line %d: want a refusal of nobody, have %s", line, rowText(a))
+			}
+		}
+		if n < 3 {
+			t.Errorf("only %d refusals were looked at", n)
+		}
+	})
+}
+
+func realKubernetes(t *testing.T) (truth kubernetesTruth, records []schemas.Record) {
+	t.Helper()
 	dir := os.Getenv("CATENA_SAMPLES")
 	if dir == "" {
 		t.Skip("CATENA_SAMPLES is not set: no real records to read")
 	}
 	dir = filepath.Join(dir, "real-software", "kubernetes")
-	var truth struct {
-		Mints []struct {
-			Credential string                      `json:"credential_id"`
-			Initiator  string                      `json:"initiator"`
-			BoundTo    *struct{ Kind, UID string } `json:"bound_to"`
-			Uses       []int64                     `json:"use_lines"`
-		} `json:"mints"`
-		OtherAddress []int64 `json:"stolen_token_lines_other_source_ip"`
-		Forwarded    []int64 `json:"spoofed_forwarded_for_lines"`
-	}
 	text, err := os.ReadFile(filepath.Join(dir, "truth.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -189,20 +268,28 @@ func TestRealKubernetes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var records []schemas.Record
 	for line := range bytes.Lines(audit) {
 		records = append(records, schemas.Record{Topic: "kubernetes", Offset: int64(len(records)), Value: bytes.TrimSpace(line)})
 	}
-	byLine := map[int64]*schemas.Action{}
-	rows, _ := stitchAll(t, records, 16)
-	for _, a := range rows {
-		byLine[a.Evidence.Offset] = a
-	}
+	return truth, records
+}
+
+func realKubernetesUses(t *testing.T, truth kubernetesTruth, byLine map[int64]*schemas.Action) {
 	uses := 0
 	for _, m := range truth.Mints {
+		jti := strings.TrimPrefix(m.Credential, "JTI=")
 		root := m.Initiator
 		if m.BoundTo != nil && m.BoundTo.Kind == "Pod" {
 			root = m.BoundTo.UID
+		}
+		if a := byLine[m.Line]; a == nil || a.Grade != schemas.GradeProven || !strings.HasSuffix(a.Root.Value, strings.TrimPrefix(m.Initiator, "system:node:")) ||
+			a.Class != schemas.ClassIssuance || attribute(a, "minted_jti") != jti || attribute(a, "for") != m.For {
+			t.Errorf("line %d: want the mint of %s by %s for %s, have %s", m.Line, jti, m.Initiator, m.For, rowText(a))
+		}
+		for _, line := range m.Reviews {
+			if a := byLine[line]; a == nil || attribute(a, "reviewed_jti") != jti {
+				t.Errorf("line %d: want a review of %s, have %s", line, jti, rowText(a))
+			}
 		}
 		for _, line := range m.Uses {
 			a := byLine[line] // nil for the stage RequestReceived, whose outcome comes in another line
@@ -225,4 +312,21 @@ func TestRealKubernetes(t *testing.T) {
 		t.Errorf("only %d uses were looked at", uses)
 	}
 	t.Logf("%d uses of %d minted tokens", uses, len(truth.Mints))
+}
+
+func attribute(a *schemas.Action, name string) string {
+	for _, x := range a.Attributes {
+		if x.Name == name {
+			return x.Value
+		}
+	}
+	return ""
+}
+
+// rowText is a row, or that there is none.
+func rowText(a *schemas.Action) string {
+	if a == nil {
+		return "no row"
+	}
+	return strings.TrimSpace(edgeRow(a, nil)) + "; authority " + a.Authority
 }
