@@ -121,7 +121,8 @@ func (k Key) LongLived() bool {
 		case "aws.access_key":
 			return strings.HasPrefix(k.Value, "AKIA") // ASIA keys last hours
 		case "x509.sha256", "okta.api_token", "github.hashed", "gcp.sa_key",
-			"entra.credential", "azure.storage_key", "azure.sas":
+			"entra.credential", "azure.storage_key", "azure.sas",
+			"anthropic.api_key", "openai.api_key":
 			return true
 		}
 		return false
