@@ -110,6 +110,7 @@ func TestTemplates(t *testing.T) {
 		{"{serial|decimal}", "3725587008"}, {"{wide|decimal}", "340282366920938463463374607431768211455"}, {"{arn|decimal}", ""}, {"{zero|decimal}", "0"},
 		{"{guid|entra_id}", "MyIRAFVEd2aImaq7zN3u_w"}, {"{guid64|entra_id}", "MyIRAFVEd2aImaq7zN3u_w"}, {"{uti|entra_id}", "MyIRAFVEd2aImaq7zN3u_w"}, {"{mail|entra_id}", "Alice@Example.ORG"},
 		{"{a.b.c|hmac}", NewRedactor(testKey).hash("abc")}, {"{a.b.c|map('abc'='x','d'='y')}", "x"}, {"{mail|map('abc'='x')}", ""},
+		{"{'2026-03-02T23:30:00.5+01:00'|later('1h')}", "2026-03-02T23:30:00.5Z"}, {"{mail|later('1h')}", ""},
 		{"{ip|private_ip}", "10.1.2.3"}, {"{public|private_ip}", ""}, {"{ip6|private_ip}", "::ffff:192.168.0.1"}, {"{mail|private_ip}", ""},
 	} {
 		d := testDecoder(t, DecoderOptions{}, header+"tenant: "+yamlText(c.template)+"\n")
@@ -131,7 +132,7 @@ func TestTransformsImplemented(t *testing.T) {
 		if _, ok := timeUnits[name]; ok {
 			continue
 		}
-		if _, err := compileTransform(sources.Transform{Name: name, Args: []string{"a", "1"}}); err != nil {
+		if _, err := compileTransform(sources.Transform{Name: name, Args: []string{"1h", "1"}}); err != nil {
 			t.Error(err)
 		}
 	}

@@ -63,6 +63,8 @@ func compileTransform(t sources.Transform) (transformFunc, error) {
 		return mapping(t.Args), nil
 	case "split":
 		return split(a, b)
+	case "later":
+		return later(a)
 	case "url_decode":
 		return urlDecode, nil
 	case "decimal":

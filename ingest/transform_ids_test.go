@@ -52,3 +52,11 @@ func TestSplitNeedsAPosition(t *testing.T) {
 		}
 	}
 }
+
+func TestLaterNeedsADuration(t *testing.T) {
+	for _, arg := range []string{"", "1", "-1h", "0s", "soon"} {
+		if _, err := later(arg); err == nil || !strings.Contains(err.Error(), "as in later('1h')") {
+			t.Errorf("%q: got %v", arg, err)
+		}
+	}
+}
