@@ -24,6 +24,8 @@ type program struct {
 
 	matches   []cond     // of every source, in the order of recognition
 	envelopes []opening  // of every envelope
+	contents  []wordBits // what envelopes hold: one of them is there, or the document is none
+	general   []cond     // documents of logs of all kinds
 	inherits  []handDown // members that a list hands down to its items
 
 	rules      []cond
@@ -148,12 +150,12 @@ func (c *compiler) fault(t *sources.Template, err error) {
 }
 
 // compile makes the program of a source; with nil, the one that recognises.
-func compile(src *sources.Source, all []*sources.Source) (*program, error) {
+func compile(src *sources.Source, all []*sources.Source, shapes []*envelope) (*program, error) {
 	c := &compiler{program: &program{source: src, trie: newTrie(), atoms: newAtoms()}}
 	for _, s := range all {
 		c.matches = append(c.matches, c.condition(s.Match))
 	}
-	c.compileEnvelopes()
+	c.compileEnvelopes(shapes)
 	if src != nil {
 		for i := range src.ID {
 			c.id = append(c.id, c.expr(&src.ID[i]))

@@ -20,7 +20,8 @@ import (
 // from the content of each record.
 type TopicFormat struct {
 	Source   string // name of a source, whose match is then not asked
-	Envelope string // otlp_proto or otlp_json
+	Envelope string // otlp_proto, otlp_json or logs
+	Scope    string // within which ids that are no more than locally unique are compared; the topic's name if empty
 }
 
 // DecoderOptions bounds a decoder. The zero value of a field takes its default;
@@ -65,6 +66,10 @@ type Decoder struct {
 	evidence schemas.Evidence
 	index    int      // of the next item
 	written  int      // bytes that were made of it, see spend
+	unpacked int64    // bytes of all that was packed in it
+	repaired bool     // the document at hand had bytes that are not UTF-8
+	known    known    // from outside of the document at hand
+	headers  bool     // some of it from the record's headers
 	base     int      // where the text at hand begins in the record; negative in text that was unwrapped
 	hint     handed   // what a list hands down to its items
 	id       []string // scratch
@@ -79,11 +84,14 @@ type shared struct {
 	programs  []*program // in the order of recognition
 	recognise *program
 	redactor  *Redactor
+	readers   readers
 }
 
 // topicState is what a decoder remembers of a topic.
 type topicState struct {
 	fixed   *program // nil: by content
+	known   known    // of every record
+	general bool     // logs of all kinds
 	otlp    bool     // protobuf is OTLP and needs no second look
 	unclear signal   // what OTLP is whose records do not tell
 	guess   *program // what the record before was, which is tried first
@@ -93,13 +101,14 @@ type topicState struct {
 func NewDecoder(set *sources.Set, opts DecoderOptions) (*Decoder, error) {
 	opts = opts.withDefaults()
 	faults := opts.check(set)
-	sh := &shared{opts: opts, redactor: NewRedactor(opts.HMACKey)}
+	sh := &shared{opts: opts, redactor: NewRedactor(opts.HMACKey), readers: newReaders()}
+	shapes := envelopes()
 	for _, src := range set.Sources() {
-		p, err := compile(src, set.Sources())
+		p, err := compile(src, set.Sources(), shapes)
 		sh.programs, faults = append(sh.programs, p), append(faults, err)
 	}
 	var err error
-	sh.recognise, err = compile(nil, set.Sources())
+	sh.recognise, err = compile(nil, set.Sources(), shapes)
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err
 	}
@@ -120,8 +129,8 @@ func (o *DecoderOptions) check(set *sources.Set) (faults []error) {
 		if _, ok := set.Get(f.Source); f.Source != "" && !ok {
 			faults = append(faults, fmt.Errorf("decoder: topic %s: there is no source %q", topic, f.Source))
 		}
-		if f.Envelope != "" && f.Envelope != envelopeOTLPProto && f.Envelope != envelopeOTLPJSON {
-			faults = append(faults, fmt.Errorf("decoder: topic %s: envelope %q is neither %s nor %s", topic, f.Envelope, envelopeOTLPProto, envelopeOTLPJSON))
+		if f.Envelope != "" && f.Envelope != envelopeOTLPProto && f.Envelope != envelopeOTLPJSON && f.Envelope != envelopeLogs {
+			faults = append(faults, fmt.Errorf("decoder: topic %s: envelope %q is neither %s nor %s nor %s", topic, f.Envelope, envelopeOTLPProto, envelopeOTLPJSON, envelopeLogs))
 		}
 	}
 	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
@@ -155,16 +164,12 @@ func (d *Decoder) decode(out *Decoded, rec *schemas.Record, sum [sha256.Size]byt
 	d.begin(out, rec.Topic)
 	d.evidence = schemas.Evidence{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, TimestampNanos: rec.TimestampNanos, RawSHA256: sum}
 	s := text(rec.Value)
-	switch {
-	case len(s) > d.opts.MaxRecordBytes:
+	if len(s) > d.opts.MaxRecordBytes {
 		d.dead(schemas.DeadTooLarge, s, "the record has %d bytes, the limit is %d: raise the limit, or make the producer split it", len(s), d.opts.MaxRecordBytes)
 		return
-	case strings.HasPrefix(s, "\x1f\x8b"):
-		var ok bool
-		if s, ok = d.gunzip(s); !ok {
-			return
-		}
-		d.base = -1
+	}
+	if len(rec.Headers) > 0 {
+		d.learnHeaders(rec.Headers)
 	}
 	d.content(s, 0)
 }
@@ -172,31 +177,35 @@ func (d *Decoder) decode(out *Decoded, rec *schemas.Record, sum [sha256.Size]byt
 // begin starts a record.
 func (d *Decoder) begin(out *Decoded, topic string) {
 	d.out, d.eval.arena = out, &out.arena
-	d.index, d.written, d.base, d.hint = 0, 0, 0, handed{}
-	if d.state != nil && d.topic == topic {
-		return
+	d.index, d.written, d.unpacked, d.base, d.hint = 0, 0, 0, 0, handed{}
+	if d.state == nil || d.topic != topic || d.headers {
+		d.topic, d.state, d.headers = topic, d.all[topic], false
+		if d.state == nil {
+			d.state = d.newTopic(topic)
+			d.all[topic] = d.state
+		}
+		d.known = d.state.known // whoever adds to it takes it back
 	}
-	d.topic, d.state = topic, d.all[topic]
-	if d.state == nil {
-		d.state = d.newTopic(topic)
-		d.all[topic] = d.state
-	}
+	d.hint.general = d.state.general
 }
 
 func (d *Decoder) newTopic(topic string) *topicState {
 	f := d.opts.Topics[topic]
-	st := &topicState{guess: d.recognise}
+	st := &topicState{guess: d.recognise, general: f.Envelope == envelopeLogs}
+	st.known.set("topic", topic)
+	st.known.set("scope", cmp.Or(f.Scope, topic))
+	byName := f.Source == "" && f.Envelope == ""
 	for _, p := range d.programs {
 		if p.source.Name == f.Source {
 			st.fixed, st.guess = p, p
 		}
 	}
 	switch { // the names are the defaults of the OpenTelemetry Collector's kafkaexporter
-	case f.Envelope == envelopeOTLPProto, f == TopicFormat{} && topic == "otlp_spans":
+	case f.Envelope == envelopeOTLPProto, byName && topic == "otlp_spans":
 		st.otlp = true
-	case f == TopicFormat{} && topic == "otlp_logs":
+	case byName && topic == "otlp_logs":
 		st.unclear = signalLogs // text, too: what the exporter calls raw
-	case f == TopicFormat{} && topic == "otlp_metrics":
+	case byName && topic == "otlp_metrics":
 		st.unclear = signalMetrics
 	}
 	return st
@@ -289,9 +298,15 @@ func (d *Decoder) settle(p *program, start, end, level int) {
 	}
 	d.inherit(p)
 	d.facts.learn(p, &d.eval)
-	if d.envelope(p, level) {
+	if d.envelope(p, doc, level) {
 		return
 	}
+	d.source(p, start, doc)
+}
+
+// source decodes a document that is no envelope, and over which the program p
+// has just walked, as a record of the source that knows it.
+func (d *Decoder) source(p *program, start int, doc string) {
 	if !utf8.ValidString(doc) {
 		d.dead(schemas.DeadInvalidUTF8, doc, "the bytes are not UTF-8, %s%s: make the producer write UTF-8, then redrive", d.place(start+invalidAt(doc)), d.item())
 		return
@@ -301,7 +316,7 @@ func (d *Decoder) settle(p *program, start, end, level int) {
 		d.trace.found(d, winner, doc)
 	}
 	if winner == nil {
-		d.unknown(doc)
+		d.unknown(p, doc)
 		return
 	}
 	if winner != p {
@@ -342,8 +357,11 @@ func invalidAt(s string) int {
 }
 
 // unknown is the end of an object that no source knows.
-func (d *Decoder) unknown(doc string) {
-	if d.hint.general {
+func (d *Decoder) unknown(p *program, doc string) {
+	if d.hint.general || d.facts.holdsOne(p.general) {
+		if d.trace != nil {
+			d.trace.drop()
+		}
 		d.skip(skipPlainLog)
 		return
 	}
@@ -567,6 +585,9 @@ func (d *Decoder) optional(x *expr) string {
 // keyed HMAC, the same as the transform hmac gives.
 func (d *Decoder) key(x *keyExpr) schemas.Key {
 	k := d.eval.key(x)
+	if d.repaired && strings.ContainsRune(k.Value, utf8.RuneError) {
+		return schemas.Key{}
+	}
 	if !d.isClean(k.Value) {
 		k.Value = d.eval.keep(d.redactor.hash(k.Value))
 		d.out.SecretKeys++

@@ -1,12 +1,6 @@
 package ingest
 
 import (
-	"bytes"
-	"compress/gzip"
-	"errors"
-	"io"
-	"strings"
-
 	"catena/schemas"
 	"catena/schemas/sources"
 )
@@ -14,23 +8,25 @@ import (
 // Records arrive wrapped: in batches, in the envelopes of what transported
 // them, as JSON inside a string. What is an envelope is told like what is a
 // source, by conditions on its members, in the same walk; it is then opened by
-// a function of a few lines. Envelopes stand in each other; four levels are
-// opened.
+// a function of a few lines. Envelopes stand in each other, down to a limit.
 
-// maxLevels is how many envelopes are opened inside each other.
-const maxLevels = 4
+// maxLevels is how many envelopes are opened inside each other. Real ones reach
+// five: a batch of queue messages of notifications of bus events of a log line.
+const maxLevels = 8
 
 // Names of envelopes in [TopicFormat].
 const (
 	envelopeOTLPProto = "otlp_proto"
 	envelopeOTLPJSON  = "otlp_json"
+	envelopeLogs      = "logs" // logs of all kinds: what no source knows is left out
 )
 
 // Names of skips.
 const (
 	skipEmptyBatch = "empty_batch" // an envelope without items
 	skipMetrics    = "otlp_metrics"
-	skipPlainLog   = "plain_log" // a log record that no source knows
+	skipControl    = "control_message"
+	skipPlainLog   = "plain_log" // a log record that no source knows, among logs of all kinds
 )
 
 // envelope is one shape. An object is it if all conditions hold and what lies
@@ -40,9 +36,18 @@ type envelope struct {
 	when    []sources.Clause
 	content string
 	kind    valueKind
-	batch   bool // content is an array of items, which can be read one by one if it is broken
-	signal  bool // of OTLP: the object may hold others, too
-	open    func(d *Decoder, v value, level int)
+	batch   bool    // content is an array of items, which can be read one by one if it is broken
+	signal  bool    // of OTLP: the object may hold others, too
+	knows   *reader // of members of $envelope
+	open    func(d *Decoder, c content)
+}
+
+// content is what an envelope holds.
+type content struct {
+	value
+	whole string // the envelope itself; both are parts of the walker's text
+	level int    // of what is inside
+	known *known // what is known of the whole from outside; nil if the envelope adds nothing
 }
 
 // opening is an envelope in a program.
@@ -64,54 +69,63 @@ type handDown struct {
 	get  func(*handed) string
 }
 
-// envelopes lists the shapes, in the order in which they are tried.
-func envelopes() []*envelope {
-	has := func(path string) sources.Clause { return clause(path, sources.Check{Op: sources.Present}) }
-	is := func(path, text string) sources.Clause {
-		return clause(path, sources.Check{Op: sources.OneOf, Texts: []string{text}})
+func pathOf(text string) sources.Path {
+	p, err := sources.ParsePath(text)
+	if err != nil {
+		panic(err) // the paths stand in this package, and a test reads them
 	}
-	return []*envelope{
-		// {"resourceSpans":[…]}: a TracesData, ExportTraceServiceRequest or a line of the collector's file exporter.
-		{name: "otlp", content: "resourceSpans", kind: kindArray, signal: true, open: (*Decoder).openSpans},
-		{name: "otlp_logs", content: "resourceLogs", kind: kindArray, signal: true, open: (*Decoder).openLogs},
-		{name: "otlp_metrics", content: "resourceMetrics", kind: kindArray, signal: true, open: skipAs(skipMetrics)},
-		// {"Records":[…]}: files of CloudTrail, events of Lambda.
-		{name: "records", content: "Records", kind: kindArray, batch: true, open: (*Decoder).openArray},
-		// The webhook of kube-apiserver; its items have neither kind nor apiVersion.
-		{name: "kubernetes_list", when: []sources.Clause{is("kind", "EventList")}, content: "items", kind: kindArray, batch: true, open: (*Decoder).openEventList},
-		{name: "eventbridge", when: []sources.Clause{has(`"detail-type"`), has("source")}, content: "detail", kind: kindObject, open: (*Decoder).openObject},
-		{name: "sqs", when: []sources.Clause{is("eventSource", "aws:sqs")}, content: "body", kind: kindString, open: (*Decoder).openText},
-		{name: "sns", when: []sources.Clause{is("Type", "Notification"), has("TopicArn")}, content: "Message", kind: kindString, open: (*Decoder).openText},
-		// CloudTrail LookupEvents.
-		{name: "lookup_events", when: []sources.Clause{has("EventId")}, content: "CloudTrailEvent", kind: kindString, open: (*Decoder).openText},
-	}
+	return p
 }
 
 func clause(path string, check sources.Check) sources.Clause {
-	p, err := sources.ParsePath(path)
-	if err != nil {
-		panic(err) // the paths stand above, and a test reads them
-	}
-	return sources.Clause{Test: &sources.Test{Path: p, Check: check}}
+	return sources.Clause{Test: &sources.Test{Path: pathOf(path), Check: check}}
 }
 
-func (c *compiler) compileEnvelopes() {
-	for _, env := range envelopes() {
-		content := clause(env.content, sources.Check{}).Test.Path
-		o := opening{envelope: env, when: c.condition(env.when), slot: c.trie.slot(content)}
+func (c *compiler) compileEnvelopes(list []*envelope) {
+	for _, env := range list {
+		o := opening{envelope: env, when: c.condition(env.when), slot: c.trie.slot(pathOf(env.content))}
 		c.envelopes = append(c.envelopes, o)
+		for _, there := range c.condition(when(has(env.content))).want {
+			c.contents = orBits(c.contents, there)
+		}
+	}
+	for _, when := range generalShapes() {
+		c.general = append(c.general, c.condition(when))
 	}
 	for _, h := range []struct {
 		path string
 		get  func(*handed) string
 	}{{"kind", func(h *handed) string { return h.kind }}, {"apiVersion", func(h *handed) string { return h.apiVersion }}} {
-		c.inherits = append(c.inherits, handDown{c.trie.slot(clause(h.path, sources.Check{}).Test.Path), h.get})
+		c.inherits = append(c.inherits, handDown{c.trie.slot(pathOf(h.path)), h.get})
 	}
 }
 
-// inherit gives an item the members that its list told and it does not have.
+// orBits adds bits to a list.
+func orBits(list []wordBits, b wordBits) []wordBits {
+	for i := range list {
+		if list[i].word == b.word {
+			list[i].mask |= b.mask
+			return list
+		}
+	}
+	return append(list, b)
+}
+
+// some reports whether one of the atoms holds.
+func (f *facts) some(list []wordBits) bool {
+	for _, b := range list {
+		if f.is[b.word]&b.mask != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// inherit gives an item the members that its list told and it does not have,
+// and what is known from outside.
 func (d *Decoder) inherit(p *program) {
-	if d.hint == (handed{}) {
+	d.fillKnown(p)
+	if d.hint.kind == "" && d.hint.apiVersion == "" {
 		return
 	}
 	for _, h := range p.inherits {
@@ -124,19 +138,22 @@ func (d *Decoder) inherit(p *program) {
 // opens reports whether the object that was walked over is the envelope.
 func (d *Decoder) opens(o *opening) bool {
 	v := d.eval.get(o.slot)
-	return v != nil && v.kind == o.kind && d.facts.holds(&o.when)
+	return v != nil && v.kind == o.kind && v.text != "" && d.facts.holds(&o.when)
 }
 
 // envelope opens the object that the program has walked over; false if it is no
 // envelope.
-func (d *Decoder) envelope(p *program, level int) bool {
+func (d *Decoder) envelope(p *program, whole string, level int) bool {
+	if !d.facts.some(p.contents) {
+		return false
+	}
 	for i := range p.envelopes {
 		o := &p.envelopes[i]
 		if !d.opens(o) {
 			continue
 		}
 		if !o.signal {
-			d.unwrap(o, *d.eval.get(o.slot), level)
+			d.unwrap(o, content{value: *d.eval.get(o.slot), whole: whole, level: level + 1})
 			return true
 		}
 		type found struct {
@@ -152,7 +169,7 @@ func (d *Decoder) envelope(p *program, level int) bool {
 		}
 		outer := d.eval.cursor
 		for _, s := range signals {
-			d.unwrap(s.opening, s.value, level)
+			d.unwrap(s.opening, content{value: s.value, whole: whole, level: level + 1})
 			d.eval.cursor = outer
 		}
 		return true
@@ -160,15 +177,26 @@ func (d *Decoder) envelope(p *program, level int) bool {
 	return false
 }
 
-// unwrap opens an envelope whose content is v.
-func (d *Decoder) unwrap(o *opening, v value, level int) {
-	if d.tooManyLevels(v.text, level) {
+// unwrap opens an envelope.
+func (d *Decoder) unwrap(o *opening, c content) {
+	if d.tooManyLevels(c.text, c.level-1) {
 		return
 	}
 	if d.trace != nil {
 		defer d.trace.enter(o.name)()
 	}
-	o.open(d, v, level+1)
+	if o.knows == nil {
+		o.open(d, c)
+		return
+	}
+	known := d.known
+	c.known = &known
+	if d.learn(o.knows, offsetIn(d.eval.s, c.whole)) {
+		o.open(d, c)
+	} else {
+		d.deadFault(c.whole)
+	}
+	d.known = known
 }
 
 func (d *Decoder) tooManyLevels(content string, level int) bool {
@@ -179,329 +207,49 @@ func (d *Decoder) tooManyLevels(content string, level int) bool {
 	return true
 }
 
-func skipAs(name string) func(*Decoder, value, int) {
-	return func(d *Decoder, _ value, _ int) { d.skip(name) }
-}
-
 // skip counts an item as left out.
 func (d *Decoder) skip(name string) {
 	d.out.skip(name, "")
 	d.index++
 }
 
-func (d *Decoder) openArray(v value, level int) { d.items(offsetIn(d.eval.s, v.text), level) }
+// mark is a place to go back to, if what follows shows that nothing was known.
+type mark struct {
+	events, dead, index, traced int
+	plain, skips                int // counts of plain_log, and of all
+}
 
-func (d *Decoder) openEventList(v value, level int) {
-	outer := d.hint
-	d.hint = handed{kind: "Event"}
-	for _, h := range d.facts.program.inherits[1:] { // apiVersion is that of the list
-		if api := d.eval.get(h.slot); api != nil && api.kind == kindString && !api.escaped {
-			d.hint.apiVersion = api.text
+func (d *Decoder) mark() mark {
+	m := mark{events: len(d.out.Events), dead: len(d.out.Dead), index: d.index}
+	if d.trace != nil {
+		m.traced = len(d.trace.items)
+	}
+	for _, s := range d.out.Skips {
+		m.skips += s.Count
+		if s.Name == skipPlainLog {
+			m.plain += s.Count
 		}
 	}
-	d.openArray(v, level)
-	d.hint = outer
+	return m
 }
 
-func (d *Decoder) openObject(v value, level int) {
-	if d.one(offsetIn(d.eval.s, v.text), level) < 0 {
-		d.deadFault(v.text)
-	}
-}
-
-// openText opens a string that holds a document.
-func (d *Decoder) openText(v value, level int) {
-	s, base := v.text, -1
-	if v.escaped {
-		s = d.eval.arena.unescaped(s)
-	} else if d.base >= 0 {
-		base = d.base + offsetIn(d.eval.s, s)
-	}
-	outer := d.base
-	d.base = base
-	d.content(s, level)
-	d.base = outer
-}
-
-// content decodes what a record, or a string in it, holds.
-func (d *Decoder) content(s string, level int) {
-	w := d.eval.walker
-	outer := w.cursor
-	w.open(s)
-	switch p := w.blanks(0); {
-	// Protobuf begins with what JSON takes for a line feed, and may go on with
-	// what looks like a bracket.
-	case level == 0 && s != "" && s[0] == '\n' && d.protobuf(s, p < len(s) && s[p] != '{' && s[p] != '['):
-	case p == len(s):
-		d.dead(schemas.DeadEmpty, s, "the value is empty%s: if it is the tombstone of a compacted topic, read the topic it is made from", d.item())
-	case s[p] == '{' || s[p] == '[':
-		d.json(p, level)
-	default:
-		d.protobuf(s, true)
-	}
-	w.cursor = outer
-}
-
-// json decodes one JSON document, or several of which each begins on a line.
-func (d *Decoder) json(p, level int) {
-	w := d.eval.walker
-	guess, end := d.walk(p)
-	if end < 0 {
-		d.salvage(guess, p, level)
-		return
-	}
-	next := w.blanks(end)
-	if next == len(w.s) {
-		d.settle(guess, p, end, level)
-		return
-	}
-	if strings.IndexByte(w.s[end:next], '\n') < 0 {
-		w.bad(next, "something follows the JSON document")
-		d.deadFault(w.s)
-		return
-	}
-	outer := w.cursor
-	d.settle(guess, p, end, level)
-	w.cursor = outer
-	d.stream(next, level)
-}
-
-// walk walks over the value at p with the program of the record before, and
-// where that finds a fault, with the one that recognises: each refuses members
-// that stand twice only where it reads them, and what becomes of a record may
-// not depend on the one before it. It returns the program that has walked.
-func (d *Decoder) walk(p int) (by *program, end int) {
-	by = d.state.guess
-	if end = d.walkBy(by, p); end < 0 && by != d.recognise && d.state.fixed == nil {
-		by = d.recognise
-		end = d.walkBy(by, p)
-	}
-	return by, end
-}
-
-func (d *Decoder) walkBy(prog *program, p int) (end int) {
-	w := d.eval.walker
-	w.begin(prog.trie)
-	w.depth, w.fault = 0, fault{}
-	return w.at(p, prog.trie.root)
-}
-
-// one decodes the value at p of the text at hand and returns its end; -1 with
-// the walker's fault set, and nothing decoded, if there is none.
-func (d *Decoder) one(p, level int) int {
-	guess, end := d.walk(p)
-	if end < 0 {
-		return -1
-	}
-	after := d.eval.cursor
-	d.settle(guess, p, end, level)
-	d.eval.cursor = after
-	return end
-}
-
-// items decodes the elements of the array at p. The array may be broken: what
-// is wrong with one element is that element's dead letter.
-func (d *Decoder) items(p, level int) {
-	w := d.eval.walker
-	if d.tooManyLevels(w.s[p:], level-1) {
-		return
-	}
-	p = w.blanks(p + 1)
-	if p < len(w.s) && w.s[p] == ']' {
-		d.skip(skipEmptyBatch)
-		return
-	}
-	for !d.full(w.s[min(p, len(w.s)):]) {
-		end := d.one(p, level)
-		if end < 0 {
-			if end = looseEnd(w.s, p); end < 0 {
-				d.deadFault(w.s[min(p, len(w.s)):])
-				return
-			}
-			d.deadFault(w.s[p:end])
-		}
-		p = w.blanks(end)
-		if p < len(w.s) && w.s[p] == ',' {
-			p = w.blanks(p + 1)
-			continue
-		}
-		if p >= len(w.s) || w.s[p] != ']' {
-			w.bad(p, "expected a comma or the closing bracket of the batch")
-			d.deadFault(w.s[min(p, len(w.s)):])
-		}
-		return
-	}
-}
-
-// looseEnd finds the end of a broken object by its brackets alone, so that its
-// neighbours can be read; -1 if it has none.
-func looseEnd(s string, p int) int {
-	if p >= len(s) || s[p] != '{' {
-		return -1
-	}
-	depth := 0
-	for ; p < len(s); p++ {
-		switch s[p] {
-		case '"':
-			for p++; p < len(s) && s[p] != '"'; p++ {
-				if s[p] == '\\' {
-					p++
-				}
-			}
-		case '{', '[':
-			depth++
-		case '}', ']':
-			if depth--; depth == 0 {
-				return p + 1
-			}
-		}
-	}
-	return -1
-}
-
-// salvage is for a document at p that could not be read: what stands whole in
-// a broken batch is decoded all the same.
-func (d *Decoder) salvage(guess *program, p, level int) {
-	w := d.eval.walker
-	broken, dead := w.fault, len(d.out.Dead)
-	at := p
-	if w.s[p] != '[' {
-		d.facts.learn(guess, &d.eval)
-		at = d.brokenBatch(guess)
-	}
-	switch {
-	case at >= 0:
-		d.items(at, level+1)
-		if len(d.out.Dead) == dead {
-			w.fault = broken
-			d.deadFault(w.s[p:])
-		}
-	case strings.Contains(w.s[p:], "\n{"):
-		d.stream(p, level)
-	default:
-		d.deadFault(w.s[p:])
-	}
-}
-
-// brokenBatch is where the array of an envelope begins in a document that was
-// not read to its end; -1 if there is none.
-func (d *Decoder) brokenBatch(guess *program) int {
-	for i := range guess.envelopes {
-		o := &guess.envelopes[i]
-		if o.batch && d.eval.opened == guess.trie.slots[o.slot].node && d.eval.openedWalk == d.eval.walk && d.facts.holds(&o.when) {
-			return d.eval.openedAt
-		}
-	}
-	return -1
-}
-
-// stream decodes documents that begin on lines of their own, from p on.
-func (d *Decoder) stream(p, level int) {
-	outer, base := d.eval.cursor, d.base
-	s := outer.s
-	for p < len(s) && !d.full(s[p:]) {
-		line := lineEnd(s, p)
-		if strings.Trim(s[p:line], " \t\r") != "" {
-			line = d.line(s, p, line, level)
-			d.base = base
-		}
-		p = line + 1
-	}
-	d.eval.cursor = outer
-}
-
-// line decodes the document that begins at p, on the line that ends at end, and
-// returns where it ends: there, or on a later line.
-func (d *Decoder) line(s string, p, end, level int) int {
-	w := d.eval.walker
-	if d.base >= 0 {
-		d.base += p
-	}
-	if d.whole(s[p:end], level) {
-		return end
-	}
-	if i := strings.Index(s[p:], "\n{"); i < 0 {
-		end = len(s)
-	} else {
-		end = p + i
-	}
-	chunk := strings.TrimRight(s[p:end], " \t\r\n")
-	if len(chunk) > 0 && (chunk[0] == '{' || chunk[0] == '[') && d.whole(chunk, level) {
-		return end
-	}
-	if w.fault.what == "" || len(chunk) == 0 {
-		w.bad(0, "no JSON object begins here")
-	}
-	d.deadFault(chunk)
-	return end
-}
-
-// whole decodes a text if it is one JSON value from end to end; otherwise
-// nothing.
-func (d *Decoder) whole(s string, level int) bool {
-	w := d.eval.walker
-	w.open(s)
-	p := w.blanks(0)
-	guess, end := d.walk(p)
-	if end < 0 {
+// undo goes back to a mark if nothing has come since but logs that no source
+// knows.
+func (d *Decoder) undo(m mark) bool {
+	now := d.mark()
+	if now.events != m.events || now.dead != m.dead || now.skips-m.skips != now.plain-m.plain {
 		return false
 	}
-	if next := w.blanks(end); next < len(s) {
-		w.bad(next, "something follows the JSON document")
-		return false
+	for i := range d.out.Skips {
+		if s := &d.out.Skips[i]; s.Name == skipPlainLog {
+			if s.Count = m.plain; s.Count == 0 {
+				d.out.Skips = append(d.out.Skips[:i], d.out.Skips[i+1:]...)
+			}
+			break
+		}
 	}
-	d.settle(guess, p, end, level)
+	if d.index = m.index; d.trace != nil {
+		d.trace.items = d.trace.items[:m.traced]
+	}
 	return true
-}
-
-func lineEnd(s string, p int) int {
-	if i := strings.IndexByte(s[p:], '\n'); i >= 0 {
-		return p + i
-	}
-	return len(s)
-}
-
-// gunzip unpacks a record. The memory is fresh: events alias it.
-func (d *Decoder) gunzip(s string) (string, bool) {
-	var err error
-	if d.gzip == nil {
-		d.gzip, err = gzip.NewReader(strings.NewReader(s))
-	} else {
-		err = d.gzip.Reset(strings.NewReader(s))
-	}
-	limit := int64(d.opts.MaxRecordBytes) * maxInflation
-	var out bytes.Buffer
-	if err == nil {
-		_, err = out.ReadFrom(io.LimitReader(d.gzip, limit+1))
-	}
-	switch {
-	case err != nil && out.Len() == 0 || errors.Is(err, gzip.ErrChecksum):
-		d.dead(schemas.DeadMalformed, s, "the record begins like gzip and cannot be unpacked (%v): look at what writes to this topic, then redrive", err)
-		return "", false
-	case int64(out.Len()) > limit:
-		d.dead(schemas.DeadTooLarge, s, "the record has more than %d bytes unpacked: raise the limit, or make the producer split it", limit)
-		return "", false
-	case err != nil:
-		d.dead(schemas.DeadMalformed, s, "the gzip stream breaks off after %d unpacked bytes (%v): look at what writes to this topic, then redrive", out.Len(), err)
-		return "", false
-	}
-	return text(out.Bytes()), true
-}
-
-// topLevel lists the names of an object's members, the first dozen.
-func topLevel(doc string) (names []string) {
-	c := cursor{maxDepth: maxNesting}
-	c.open(doc)
-	c.members(0, func(name string, _, _ int) bool {
-		if len(names) == 12 {
-			names = append(names, "…")
-			return false
-		}
-		names = append(names, name[:min(len(name), 40)])
-		return true
-	})
-	if len(names) == 0 {
-		names = []string{"none"}
-	}
-	return names
 }

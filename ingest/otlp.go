@@ -60,9 +60,9 @@ func (d *Decoder) flat(doc string, level int) {
 }
 
 // openSpans decodes the array of ResourceSpans in an OTLP JSON document.
-func (d *Decoder) openSpans(v value, level int) {
-	j := otlpJSON{cursor: cursor{maxDepth: maxNesting}, d: d, level: level, array1: "resourceSpans", scopes: "scopeSpans", records: "spans", record: (*otlpJSON).span}
-	j.all(v.text)
+func (d *Decoder) openSpans(c content) {
+	j := otlpJSON{cursor: cursor{maxDepth: maxNesting}, d: d, level: c.level, array1: "resourceSpans", scopes: "scopeSpans", records: "spans", record: (*otlpJSON).span}
+	j.all(c.text)
 }
 
 // otlpJSON reads OTLP JSON whose structure was checked before. Spans and logs
@@ -219,7 +219,7 @@ func (j *otlpJSON) inside(at where) (string, bool) {
 
 // name begins a member.
 func name(b []byte, key string) []byte {
-	if c := b[len(b)-1]; c != '{' && c != '[' {
+	if n := len(b); n > 0 && b[n-1] != '{' && b[n-1] != '[' {
 		b = append(b, ',')
 	}
 	b = append(b, '"')

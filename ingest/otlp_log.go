@@ -3,6 +3,7 @@ package ingest
 import (
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -32,9 +33,9 @@ func severityWord(n uint64) string {
 }
 
 // openLogs decodes the array of ResourceLogs in an OTLP JSON document.
-func (d *Decoder) openLogs(v value, level int) {
-	j := otlpJSON{cursor: cursor{maxDepth: maxNesting}, d: d, level: level, array1: "resourceLogs", scopes: "scopeLogs", records: "logRecords", record: (*otlpJSON).log}
-	j.all(v.text)
+func (d *Decoder) openLogs(c content) {
+	j := otlpJSON{cursor: cursor{maxDepth: maxNesting}, d: d, level: c.level, array1: "resourceLogs", scopes: "scopeLogs", records: "logRecords", record: (*otlpJSON).log}
+	j.all(c.text)
 }
 
 // log writes the flat document of a log record and decodes it.
@@ -168,11 +169,43 @@ func protoAttribute(b []byte, num protowire.Number, key string) (found []byte) {
 	return found
 }
 
-// flatLog decodes the flat document of a log record. Most log records are no
-// audit records: what no source knows is counted and left out.
+// flatLog decodes the flat document of a log record. If no source knows it, its
+// body may be a record of one, which a collector has read from a file or a
+// journal. Most are neither, and are counted and left out.
 func (d *Decoder) flatLog(doc string, level int) {
-	outer := d.hint
+	hint, cursor, m := d.hint, d.eval.cursor, d.mark()
 	d.hint = handed{general: true}
-	d.flat(doc, level)
-	d.hint = outer
+	if d.flat(doc, level); d.undo(m) {
+		d.openBody(doc, level)
+	}
+	d.hint, d.eval.cursor = hint, cursor
+}
+
+// logBody is what the resource of a log record knows of the record in its body.
+func logBody() []naming {
+	return []naming{
+		{"body", "body"}, {"host", `resource."host.name"`}, {"node", `resource."k8s.node.name"`}, {"namespace", `resource."k8s.namespace.name"`}, {"pod", `resource."k8s.pod.name"`},
+		{"pod_uid", `resource."k8s.pod.uid"`}, {"container", `resource."k8s.container.name"`}, {"container_id", `resource."container.id"`}, {"account", `resource."cloud.account.id"`}, {"region", `resource."cloud.region"`},
+		{"log_group", `resource."aws.log.group.names"`}, {"log_stream", `resource."aws.log.stream.names"`},
+	}
+}
+
+func (d *Decoder) openBody(doc string, level int) {
+	outer, base, body := d.known, d.base, ""
+	d.eval.open(doc)
+	d.read(d.readers.logBody, 0, func(name, text string) {
+		switch {
+		case name == "body":
+			body = text
+		case utf8.ValidString(text):
+			d.known.set(name, text)
+		}
+	})
+	d.base = -1
+	if body == "" || level >= maxLevels {
+		d.skip(skipPlainLog)
+	} else {
+		d.content(body, level+1)
+	}
+	d.known, d.base = outer, base
 }

@@ -15,6 +15,7 @@ type trie struct {
 	slots []slotInfo
 	byKey map[string]int32 // path as text to its slot
 	stars []sources.Path   // array paths that end in [*]; a group each
+	known []knownSlot      // slots that no walk fills
 }
 
 // slotInfo is what is known of a slot before any record is read.
@@ -76,8 +77,13 @@ func (t *trie) slot(p sources.Path) int32 {
 		return s
 	}
 	n := t.root
-	for i := range p {
-		n = t.child(n, p[:i+1])
+	if which := p.EnvelopeMember(); which >= 0 {
+		n = &node{star: -1} // outside of every document
+		t.known = append(t.known, knownSlot{int32(len(t.slots)), which})
+	} else {
+		for i := range p {
+			n = t.child(n, p[:i+1])
+		}
 	}
 	n.slot = int32(len(t.slots))
 	t.slots = append(t.slots, slotInfo{path: p, node: n, star: n.star})

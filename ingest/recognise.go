@@ -71,6 +71,9 @@ func (t *tracer) found(d *Decoder, p *program, doc string) {
 	t.items = append(t.items, r)
 }
 
+// drop takes back what was found last: it is counted among the skips.
+func (t *tracer) drop() { t.items = t.items[:len(t.items)-1] }
+
 // explain adds what a dead letter says of an item.
 func (t *tracer) explain(index int, dead schemas.DeadLetter) {
 	why := fmt.Sprintf("%s: %s", dead.Reason, dead.Error)
@@ -107,7 +110,7 @@ func (d *Decoder) newClauseProgram() *clauseProgram {
 		}
 	}
 	var err error
-	if out.program, err = compile(nil, each); err != nil {
+	if out.program, err = compile(nil, each, nil); err != nil {
 		return nil // cannot be: the same clauses were compiled before
 	}
 	return &out

@@ -485,6 +485,9 @@ func afterEquals(s string, p int) (int, int) {
 		return 0, 0
 	}
 	v := runOf(s, p+1, func(c byte) bool { return c == ' ' })
+	if s[a:e] == "PWD" && v < len(s) && s[v] == '/' {
+		return 0, 0 // the working directory, as sudo writes it
+	}
 	if v < len(s) && (s[v] == '\'' || s[v] == '"') {
 		return argument(s, v)
 	}

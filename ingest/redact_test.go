@@ -52,6 +52,7 @@ var secrets = []struct{ text, secret string }{
 	{"password=hunter2&x=1", "hunter2"},
 	{"host=db password='hunter 2' user=x", "hunter 2"},
 	{"password = hunter2", "hunter2"},
+	{"pwd=/hunter2", "/hunter2"},
 	{"db --password hunter2 --host x", "hunter2"},
 	{"db --password=hunter2", "hunter2"},
 	{`--token "hunter 2"`, "hunter 2"},
@@ -99,7 +100,7 @@ func TestRedactLeaves(t *testing.T) {
 		"aws-sdk-go-v2/1.36.3 ua/2.1 os/linux lang/go#1.24.2 md/GOOS#linux api/ec2#1.210.0 m/E,Z", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36",
 		"9b1d7c52-0f6e-4c1d-a7c3-2f1f3f7b6a55", "system:serviceaccount:prod:desk-service", "desk-service-deployment-7f9c5d-abcde", "sk-service-deployment-7f9c5dabcde", "2026-11-23T16:25:12.534Z",
 		"basic authentication failed", "the bearer of news", "a token: expected", "nextToken", "/api/v1/namespaces/default/secrets/db", "repo:acme/shop:ref:refs/heads/main", "https://example.org/a@b", "ssh://git@host/x",
-		"ASIA5XNCQTPL7QHD3RWE", "AKIA5XNCQTPL7QHD3RWE", `{"token":"","password":null,"secret":"REDACTED"}`, "SELECT 'password' FROM x", "eyJ", "hvs.short", "xoxb-1", "a=b", "x:y", "[redacted:0123abcd]", "password=[redacted:0123abcd]",
+		"ASIA5XNCQTPL7QHD3RWE", "AKIA5XNCQTPL7QHD3RWE", `{"token":"","password":null,"secret":"REDACTED"}`, "SELECT 'password' FROM x", "eyJ", "hvs.short", "xoxb-1", "a=b", "x:y", "alice : PWD=/home/alice ; USER=root", "[redacted:0123abcd]", "password=[redacted:0123abcd]",
 	} {
 		if got := r.Redact(s); got != s {
 			t.Errorf("%s: got %s", s, got)

@@ -30,7 +30,8 @@ type config struct {
 	KafkaUser          string   `envconfig:"KAFKA_SASL_USER" desc:"SASL user"`
 	KafkaPassword      string   `envconfig:"KAFKA_SASL_PASSWORD" secret:"true" desc:"SASL password"`
 
-	TopicFormats map[string]string `envconfig:"TOPIC_FORMATS" desc:"fix the format of topics instead of recognising it: topic:source or topic:otlp_proto, comma separated"`
+	TopicFormats map[string]string `envconfig:"TOPIC_FORMATS" desc:"fix the format of topics instead of recognising it: topic:source, topic:otlp_proto, or topic:logs for logs of all kinds, of which what no source knows is left out; comma separated"`
+	TopicScopes  map[string]string `envconfig:"TOPIC_SCOPES" desc:"what $envelope.scope is for the records of a topic, topic:scope, comma separated: two topics of one Vault audit device have one scope; the topic's name by default"`
 
 	SourcesDir string `envconfig:"SOURCES_DIR" desc:"folder with log formats of one's own: *.yaml files, or folders with a source.yaml; they join the built-in ones (docs/sources.md)"`
 
@@ -206,11 +207,16 @@ func (c *config) correlator() correlate.Config {
 func (c *config) decoder() ingest.DecoderOptions {
 	topics := map[string]ingest.TopicFormat{}
 	for topic, format := range c.TopicFormats {
-		if strings.HasPrefix(format, "otlp_") {
+		if strings.HasPrefix(format, "otlp_") || format == "logs" {
 			topics[topic] = ingest.TopicFormat{Envelope: format}
 		} else {
 			topics[topic] = ingest.TopicFormat{Source: format}
 		}
+	}
+	for topic, scope := range c.TopicScopes {
+		f := topics[topic]
+		f.Scope = scope
+		topics[topic] = f
 	}
 	return ingest.DecoderOptions{Topics: topics, MaxRecordBytes: int(c.MaxRecord), HMACKey: []byte(c.HMACKey)}
 }

@@ -370,7 +370,7 @@ func (s *scanner) path() (Path, error) {
 			return nil, s.fault("more than %d steps", maxSteps)
 		}
 		if !s.eat(".") {
-			return p, nil
+			return p, checkEnvelope(p)
 		}
 	}
 }

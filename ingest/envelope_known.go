@@ -1,0 +1,112 @@
+package ingest
+
+import (
+	"unicode/utf8"
+
+	"catena/schemas"
+	"catena/schemas/sources"
+)
+
+// Envelopes and topics know things that the record inside does not say: the pod
+// whose output it is, the log group, the audit device. A source reads them by
+// paths that begin with $envelope. They have slots like any path, which are
+// filled from here and never by a walk.
+
+// maxKnown is room for all of [sources.EnvelopeMembers].
+const maxKnown = 24
+
+// known holds what is known of the record at hand, by the position of the
+// member; empty texts are unknown.
+type known [maxKnown]string
+
+// set sets a member, whose name stands in this package: a test reads them all.
+func (k *known) set(name, text string) { k[knownMember(name)] = text }
+
+func knownMember(name string) int {
+	for i, n := range sources.EnvelopeMembers() {
+		if n == name {
+			return i
+		}
+	}
+	panic("ingest: there is no $envelope." + name)
+}
+
+// knownSlot is where a program reads a member of $envelope.
+type knownSlot struct {
+	slot  int32
+	which int
+}
+
+// fillKnown fills the slots of $envelope in the program that has just walked.
+func (d *Decoder) fillKnown(p *program) {
+	for _, k := range p.trie.known {
+		if s := d.known[k.which]; s != "" {
+			d.eval.slots[k.slot] = slot{value: value{text: s, kind: kindString}, walk: d.eval.walk}
+		} else {
+			d.eval.slots[k.slot].walk = d.eval.walk - 1 // not of this walk
+		}
+	}
+}
+
+// naming gives a name to what stands at a path. Of several paths of one name
+// the first that has a value counts.
+type naming struct{ name, path string }
+
+// reader reads some members of a document with a small program of its own,
+// where the program of a source has no use for them.
+type reader struct {
+	program *program
+	names   []string
+	slots   []int32
+}
+
+func newReader(list []naming) *reader {
+	if len(list) == 0 {
+		return nil
+	}
+	r := &reader{program: &program{trie: newTrie(), atoms: newAtoms()}}
+	for _, n := range list {
+		r.names = append(r.names, n.name)
+		r.slots = append(r.slots, r.program.trie.slot(pathOf(n.path)))
+	}
+	return r
+}
+
+// read calls f with each name that has a value in the document at a position of
+// the walker's text; false, with the walker's fault set, if the document
+// contradicts itself. Values need not be UTF-8.
+func (d *Decoder) read(r *reader, start int, f func(name, text string)) bool {
+	if d.walkBy(r.program, start) < 0 {
+		return false
+	}
+	last := ""
+	for i, name := range r.names {
+		if text, ok := d.eval.present(r.slots[i]); ok && name != last && !notTold(text) {
+			last = name
+			f(name, text)
+		}
+	}
+	return true
+}
+
+// learn adds what an envelope knows to what is known from further out, which it
+// replaces: the inner envelope is nearer.
+func (d *Decoder) learn(r *reader, start int) bool {
+	return r == nil || d.read(r, start, func(name, text string) {
+		if utf8.ValidString(text) {
+			d.known.set(name, text)
+		}
+	})
+}
+
+// learnHeaders learns from the headers of a Kafka record, as CloudEvents uses
+// them in binary mode (Kafka protocol binding 1.0.2, section 3.2).
+func (d *Decoder) learnHeaders(list []schemas.Header) {
+	for _, h := range list {
+		name, ok := map[string]string{"ce_source": "source", "ce_type": "type", "ce_id": "id", "ce_time": "time", "ce_subject": "resource"}[h.Key]
+		if ok && utf8.Valid(h.Value) {
+			d.headers = true
+			d.known.set(name, text(h.Value))
+		}
+	}
+}
