@@ -19,6 +19,8 @@ BENCH ?= .
 BENCHTIME ?= 1s
 COUNT ?= 1
 FUZZ ?= ^Fuzz
+FUZZSKIP ?= ^FuzzSource
+FUZZPARALLEL ?=
 FUZZTIME ?= 60s
 KAFKA_PORT ?= 9092
 KAFKA_DATA ?= $(CACHE)/kafka-data
@@ -32,7 +34,7 @@ need_go = $(call need,go,install Go 1.26 or newer (go.dev/dl))
 every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 1 } \
 	END { if (bad) print "make $@: a test that had to run did not" > "/dev/stderr"; exit bad }'
 
-.PHONY: help build demo demo-live test test-kafka check bench fuzz kafka clean \
+.PHONY: help build demo demo-live test test-kafka check bench fuzz fuzz-sources kafka clean \
 	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache
 
 help: ## print this list
@@ -68,18 +70,21 @@ bench: libchdb ## run the benchmarks (BENCH=regexp PKG=./… COUNT=6 for benchst
 
 # Up to Go 1.26 a run can end in a bare "context deadline exceeded" when its time is up, with no input to show for it
 # (golang/go#75804, mended in 1.27). That alone is no finding. A finding leaves its input in testdata/fuzz.
-fuzz: ## run each fuzz target for FUZZTIME, one after the other (FUZZ=regexp PKG=./…)
+fuzz: ## run each fuzz target but those of sources for FUZZTIME, one after the other (FUZZ=regexp PKG=./…)
 	@$(need_go)
 	@targets="$$(go test -list '$(FUZZ)' $(PKG) | \
-		awk '/^Fuzz/ { name[++n] = $$1 } $$1 == "ok" { for (i = 1; i <= n; i++) print $$2 ":" name[i]; n = 0 }')"; \
+		awk '/^Fuzz/ && !/$(FUZZSKIP)/ { name[++n] = $$1 } $$1 == "ok" { for (i = 1; i <= n; i++) print $$2 ":" name[i]; n = 0 }')"; \
 	[ -n "$$targets" ] || { echo 'make fuzz: no fuzz target matches $(FUZZ)' >&2; exit 1; }; \
 	log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT; \
 	for target in $$targets; do \
 		echo "fuzz $$target"; \
-		go test -run '^$$' -fuzz "^$${target##*:}\$$" -fuzzminimizetime 20x -fuzztime $(FUZZTIME) "$${target%:*}" 2>&1 | tee "$$log" && continue; \
+		go test -run '^$$' -fuzz "^$${target##*:}\$$" -fuzzminimizetime 20x $(if $(FUZZPARALLEL),-parallel $(FUZZPARALLEL)) -fuzztime $(FUZZTIME) "$${target%:*}" 2>&1 | tee "$$log" && continue; \
 		grep -q '^ *context deadline exceeded$$' "$$log" && ! grep -qE 'Failing input written|^panic:' "$$log" || exit 1; \
 		echo 'time was up in the middle of an input; nothing was found'; \
 	done
+
+fuzz-sources: ## the same for the target of every source (FUZZ=^FuzzSourceOkta FUZZTIME=60s FUZZPARALLEL=1)
+	@$(MAKE) --no-print-directory fuzz FUZZ='$(if $(filter ^Fuzz,$(FUZZ)),^FuzzSource,$(FUZZ))' FUZZSKIP='^$$' PKG=./ingest FUZZTIME=$(FUZZTIME) FUZZPARALLEL=$(FUZZPARALLEL)
 
 kafka: kafka-fetch ## run one Kafka node on 127.0.0.1:9092 until Ctrl-C (KAFKA_PORT=… KAFKA_DATA=folder, which is kept)
 	@deploy/dev/kafka/kafka.sh run --port $(KAFKA_PORT) --data '$(KAFKA_DATA)'
