@@ -5,13 +5,17 @@ package ingest
 import "testing"
 
 func FuzzSourceAnthropicActivity(f *testing.F)   { fuzzSource(f, "anthropic.activity") }
+func FuzzSourceAuth0(f *testing.F)               { fuzzSource(f, "auth0") }
 func FuzzSourceAwsCloudtrail(f *testing.F)       { fuzzSource(f, "aws.cloudtrail") }
+func FuzzSourceAzureActivity(f *testing.F)       { fuzzSource(f, "azure.activity") }
 func FuzzSourceBedrockAgentcore(f *testing.F)    { fuzzSource(f, "bedrock.agentcore") }
 func FuzzSourceBedrockInvocation(f *testing.F)   { fuzzSource(f, "bedrock.invocation") }
 func FuzzSourceEntraAudit(f *testing.F)          { fuzzSource(f, "entra.audit") }
 func FuzzSourceEntraSignin(f *testing.F)         { fuzzSource(f, "entra.signin") }
 func FuzzSourceEnvoyAccess(f *testing.F)         { fuzzSource(f, "envoy.access") }
+func FuzzSourceGcpAudit(f *testing.F)            { fuzzSource(f, "gcp.audit") }
 func FuzzSourceGithubAudit(f *testing.F)         { fuzzSource(f, "github.audit") }
+func FuzzSourceGoogleWorkspace(f *testing.F)     { fuzzSource(f, "google.workspace") }
 func FuzzSourceKubernetesAudit(f *testing.F)     { fuzzSource(f, "kubernetes.audit") }
 func FuzzSourceLangfuse(f *testing.F)            { fuzzSource(f, "langfuse") }
 func FuzzSourceLangsmith(f *testing.F)           { fuzzSource(f, "langsmith") }
