@@ -19,100 +19,101 @@ import (
 // be read twice.
 type program struct {
 	source *sources.Source // nil in the program that only recognises
+	number int             // in the order of recognition; that which only recognises is the last
 	trie   *trie
 	atoms  *atoms
 
-	matches   []cond     // of every source, in the order of recognition
+	matches   condIndex  // of every source, in the order of recognition
 	envelopes []opening  // of every envelope
 	contents  []wordBits // what envelopes hold: one of them is there, or the document is none
 	general   []cond     // documents of logs of all kinds
 	inherits  []handDown // members that a list hands down to its items
 
-	rules      []cond
-	ruleFirst  []first // of each rule
-	id         []expr
-	texts      [textFields][]option
-	class      []classOption
-	actor      []actorOption
-	time       []timeOption
-	ended      []timeOption
-	resolution []durationOption
+	id     []expr
+	time   []timeOption // in the order of their trial: the last rule first
+	rules  condIndex
+	blocks []block // what each rule says
+	common block   // what stands outside of rules
+}
+
+// block is what a rule, or the common part, says.
+type block struct {
+	fields     []scalar
 	keys       []keyEntry
 	makes      []makeEntry
 	ends       []endEntry
 	attributes []attributeEntry
-	flags      []flagsOption
-	selfTold   []int32 // rules that say so
+	flags      schemas.Flags
+	selfTold   bool
 }
 
-// The fields that are plain text, in the order of program.texts.
+// eachBlock calls f with the common part and every rule.
+func (p *program) eachBlock(f func(*block)) {
+	f(&p.common)
+	for i := range p.blocks {
+		f(&p.blocks[i])
+	}
+}
+
+// fieldID names a field of an event that has one value. Of several rules that
+// give it the last counts, and the common part if none does.
+type fieldID uint8
+
+// The fields. Up to the decision's policy they are plain text.
 const (
-	textAction = iota
-	textResource
-	textTenant
-	textAuthority
-	textScopes
-	textAuthMethod
-	textSourceIP
-	textUserAgent
-	textTraceID
-	textSpanID
-	textOutcome
-	textMFA
-	textVerdict
-	textDecisionID
-	textPolicy
-	textBindOnly
-	textFields
+	fieldAction fieldID = iota
+	fieldResource
+	fieldTenant
+	fieldAuthority
+	fieldScopes
+	fieldAuthMethod
+	fieldSourceIP
+	fieldUserAgent
+	fieldTraceID
+	fieldSpanID
+	fieldDecisionID
+	fieldPolicy
+	fieldBindOnly
+	fieldOutcome
+	fieldMFA
+	fieldVerdict
+	fieldClass
+	fieldResolution
+	fieldActor
+	fieldEnded
 )
 
-// common is the rule of what stands outside of rules.
-const common int32 = -1
-
-// option is one of the templates that may give a field. They are tried from
-// the last rule back to the common part, and the first that gives something
-// is taken: the same as applying all in order, and cheaper.
-type option struct {
-	rule int32
-	expr expr
+// scalar is how a block gives a field.
+type scalar struct {
+	id     fieldID
+	number int64 // of a word or duration that does not depend on the record
+	expr   expr
+	actor  *actor
+	ended  *timeExpr
 }
 
-type classOption struct {
-	rule  int32
-	class schemas.Class
-}
-
-type actorOption struct {
-	rule int32
+type actor struct {
 	key  keyExpr
 	name *expr
 }
 
+// timeOption is a template that may give the event time. Rule is common where
+// no rule says so.
 type timeOption struct {
 	rule int32
 	expr timeExpr
 }
 
-type durationOption struct {
-	rule  int32
-	nanos int64
-}
-
-type flagsOption struct {
-	rule  int32
-	flags schemas.Flags
-}
+const common int32 = -1
 
 // keyEntry is an entry of keys. Star is the group of its [*]; -1 for none.
 type keyEntry struct {
-	rule int32
 	when cond
 	star int32
 	key  keyExpr
 }
 
 type makeEntry struct {
-	rule                  int32
 	when                  cond
 	star                  int32
 	child, parent         keyExpr
@@ -124,7 +125,6 @@ type makeEntry struct {
 }
 
 type endEntry struct {
-	rule    int32
 	when    cond
 	star    int32
 	key     keyExpr
@@ -133,7 +133,6 @@ type endEntry struct {
 }
 
 type attributeEntry struct {
-	rule  int32
 	name  string
 	expr  expr
 	again bool // the name stands in an earlier entry, too
@@ -143,6 +142,7 @@ type attributeEntry struct {
 type compiler struct {
 	*program
 	faults []error
+	named  map[string]bool // attributes
 }
 
 func (c *compiler) fault(t *sources.Template, err error) {
@@ -151,102 +151,101 @@ func (c *compiler) fault(t *sources.Template, err error) {
 
 // compile makes the program of a source; with nil, the one that recognises.
 func compile(src *sources.Source, all []*sources.Source, shapes []*envelope) (*program, error) {
-	c := &compiler{program: &program{source: src, trie: newTrie(), atoms: newAtoms()}}
+	c := &compiler{program: &program{source: src, trie: newTrie(), atoms: newAtoms()}, named: map[string]bool{}}
 	for _, s := range all {
-		c.matches = append(c.matches, c.condition(s.Match))
+		c.matches.add(c.condition(s.Match))
 	}
 	c.compileEnvelopes(shapes)
 	if src != nil {
 		for i := range src.ID {
 			c.id = append(c.id, c.expr(&src.ID[i]))
 		}
-		c.fields(common, &src.Common)
+		c.common = c.block(common, &src.Common)
 		for i := range src.Rules {
-			when := c.condition(src.Rules[i].When)
-			c.rules, c.ruleFirst = append(c.rules, when), append(c.ruleFirst, firstOf(&when))
-			c.fields(int32(i), &src.Rules[i].Fields)
+			c.rules.add(c.condition(src.Rules[i].When))
+			c.blocks = append(c.blocks, c.block(int32(i), &src.Rules[i].Fields))
 		}
-		c.lastFirst()
+		slices.Reverse(c.time)
 	}
-	c.atoms.finish()
+	c.atoms.finish(len(c.trie.slots))
+	c.matches.finish(c.atoms)
+	c.rules.finish(c.atoms)
 	return c.program, errors.Join(c.faults...)
 }
 
-// lastFirst puts the options of each field into the order of their trial.
-func (c *compiler) lastFirst() {
-	for i := range c.texts {
-		slices.Reverse(c.texts[i])
+// block compiles what a rule, or the common part, says.
+func (c *compiler) block(rule int32, f *sources.Fields) (b block) {
+	b.flags, b.selfTold = f.Flags, f.SelfReported
+	if f.Class != nil {
+		b.fields = append(b.fields, scalar{id: fieldClass, number: int64(*f.Class)})
 	}
-	slices.Reverse(c.class)
-	slices.Reverse(c.actor)
-	slices.Reverse(c.time)
-	slices.Reverse(c.ended)
-	slices.Reverse(c.resolution)
-}
-
-// fields compiles what a rule, or the common part, says.
-func (c *compiler) fields(rule int32, f *sources.Fields) {
-	for i, t := range [textFields]*sources.Template{
-		textAction: f.Action, textResource: f.Resource, textTenant: f.Tenant, textAuthority: f.Authority, textScopes: f.Scopes,
-		textAuthMethod: f.AuthMethod, textSourceIP: f.SourceIP, textUserAgent: f.UserAgent, textTraceID: f.TraceID, textSpanID: f.SpanID,
-		textOutcome: f.Outcome, textMFA: f.MFA, textVerdict: f.Verdict, textDecisionID: f.DecisionID, textPolicy: f.Policy, textBindOnly: f.BindOnly,
+	if f.Resolution > 0 {
+		b.fields = append(b.fields, scalar{id: fieldResolution, number: int64(f.Resolution)})
+	}
+	for _, x := range []struct {
+		id       fieldID
+		template *sources.Template
+	}{
+		{fieldAction, f.Action}, {fieldResource, f.Resource}, {fieldTenant, f.Tenant}, {fieldAuthority, f.Authority}, {fieldScopes, f.Scopes},
+		{fieldAuthMethod, f.AuthMethod}, {fieldSourceIP, f.SourceIP}, {fieldUserAgent, f.UserAgent}, {fieldTraceID, f.TraceID}, {fieldSpanID, f.SpanID},
+		{fieldOutcome, f.Outcome}, {fieldMFA, f.MFA}, {fieldVerdict, f.Verdict}, {fieldDecisionID, f.DecisionID}, {fieldPolicy, f.Policy}, {fieldBindOnly, f.BindOnly},
 	} {
-		if t != nil {
-			c.texts[i] = append(c.texts[i], option{rule, c.expr(t)})
+		if x.template != nil {
+			b.fields = append(b.fields, c.scalar(x.id, x.template))
 		}
 	}
-	if f.Class != nil {
-		c.class = append(c.class, classOption{rule, *f.Class})
-	}
 	if f.Actor != nil {
-		c.actor = append(c.actor, actorOption{rule, c.keyExpr(&f.Actor.Key), c.optional(f.Actor.Name)})
+		b.fields = append(b.fields, scalar{id: fieldActor, actor: &actor{c.keyExpr(&f.Actor.Key), c.optional(f.Actor.Name)}})
+	}
+	if f.Ended != nil {
+		b.fields = append(b.fields, scalar{id: fieldEnded, ended: c.optionalTime(f.Ended)})
 	}
 	if f.Time != nil {
 		c.time = append(c.time, timeOption{rule, c.timeExpr(f.Time)})
 	}
-	if f.Ended != nil {
-		c.ended = append(c.ended, timeOption{rule, c.timeExpr(f.Ended)})
+	c.lists(&b, f)
+	return b
+}
+
+// scalar compiles a field that is a text, or the word that a text gives.
+func (c *compiler) scalar(id fieldID, t *sources.Template) scalar {
+	f := scalar{id: id, expr: c.expr(t), number: -1}
+	if text, ok := t.Literal(); ok {
+		if n, ok := wordOf(id, text); ok {
+			f.number = n
+		}
 	}
-	if f.Resolution > 0 {
-		c.resolution = append(c.resolution, durationOption{rule, int64(f.Resolution)})
-	}
-	if f.Flags != 0 {
-		c.flags = append(c.flags, flagsOption{rule, f.Flags})
-	}
-	if f.SelfReported {
-		c.selfTold = append(c.selfTold, rule)
-	}
-	c.lists(rule, f)
+	return f
 }
 
 // lists compiles the fields of which each rule may add some.
-func (c *compiler) lists(rule int32, f *sources.Fields) {
+func (c *compiler) lists(b *block, f *sources.Fields) {
 	for i := range f.Keys {
 		k := &f.Keys[i]
-		e := keyEntry{rule: rule, when: c.condition(k.When), key: c.keyExpr(&k.Key)}
+		e := keyEntry{when: c.condition(k.When), key: c.keyExpr(&k.Key)}
 		e.star = c.starOf(&k.Key.Value)
-		c.keys = append(c.keys, e)
+		b.keys = append(b.keys, e)
 	}
 	for i := range f.Makes {
 		m := &f.Makes[i]
 		e := makeEntry{
-			rule: rule, when: c.condition(m.When), child: c.keyExpr(&m.Child), parent: c.keyExpr(&m.Parent),
+			when: c.condition(m.When), child: c.keyExpr(&m.Child), parent: c.keyExpr(&m.Parent),
 			childName: c.optional(m.ChildName), parentName: c.optional(m.ParentName), relation: m.Relation, strength: m.Strength,
 			always: m.FromAlways, from: c.optionalTime(m.From), until: c.optionalTime(m.Until), expires: c.optionalTime(m.Expires),
 		}
 		e.star = c.starOf(&m.Child.Value, &m.Parent.Value, m.ChildName, m.ParentName, m.From, m.Until, m.Expires)
-		c.makes = append(c.makes, e)
+		b.makes = append(b.makes, e)
 	}
 	for i := range f.Ends {
 		n := &f.Ends[i]
-		e := endEntry{rule: rule, when: c.condition(n.When), key: c.keyExpr(&n.Key), at: c.optionalTime(n.At), revoked: n.Revoked}
+		e := endEntry{when: c.condition(n.When), key: c.keyExpr(&n.Key), at: c.optionalTime(n.At), revoked: n.Revoked}
 		e.star = c.starOf(&n.Key.Value, n.At)
-		c.ends = append(c.ends, e)
+		b.ends = append(b.ends, e)
 	}
 	for i := range f.Attributes {
 		name := f.Attributes[i].Name
-		again := slices.ContainsFunc(c.attributes, func(a attributeEntry) bool { return a.name == name })
-		c.attributes = append(c.attributes, attributeEntry{rule, name, c.expr(&f.Attributes[i].Value), again})
+		b.attributes = append(b.attributes, attributeEntry{name, c.expr(&f.Attributes[i].Value), c.named[name]})
+		c.named[name] = true
 	}
 }
 

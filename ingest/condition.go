@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"math/bits"
 	"regexp"
 	"slices"
 	"strings"
@@ -44,59 +45,25 @@ type dear struct {
 type atoms struct {
 	list   []atom
 	index  map[string]int32
-	bySlot []slotAtoms
+	bySlot []*slotAtoms // nil where nothing is asked
+	slots  []uint64     // a bit for each slot that is asked about
 	words  int
 }
 
 // slotAtoms are the atoms of a slot, without the regular expressions.
 type slotAtoms struct {
-	slot    int32
 	present []wordBits // the bits of a slot that has a value
-	equal   textTable
+	texts   textTable  // with which it is compared
+	equal   [][]wordBits
 	others  []int32
 }
 
-// textTable finds the bits of the texts with which a slot is compared.
-type textTable struct {
-	texts []string
-	bits  [][]wordBits
-	index []uint16 // as in memberTable
-}
-
-func (t *textTable) find(s string) []wordBits {
-	if len(t.index) == 0 {
-		return nil
+func (s *slotAtoms) compare(text string, atom int32) {
+	i := s.texts.number(text)
+	if i == len(s.equal) {
+		s.equal = append(s.equal, nil)
 	}
-	mask := uint(len(t.index) - 1)
-	for h := hashName(s) & mask; ; h = (h + 1) & mask {
-		i := t.index[h]
-		if i == 0 {
-			return nil
-		}
-		if t.texts[i-1] == s {
-			return t.bits[i-1]
-		}
-	}
-}
-
-func (t *textTable) add(s string, atom int32) {
-	if i := slices.Index(t.texts, s); i >= 0 {
-		t.bits[i] = addBit(t.bits[i], atom)
-		return
-	}
-	t.texts, t.bits = append(t.texts, s), append(t.bits, addBit(nil, atom))
-	size := 4
-	for size < 4*len(t.texts) {
-		size *= 2
-	}
-	t.index = make([]uint16, size)
-	for i, s := range t.texts {
-		h := hashName(s) & uint(size-1)
-		for t.index[h] != 0 {
-			h = (h + 1) & uint(size-1)
-		}
-		t.index[h] = uint16(i + 1)
-	}
+	s.equal[i] = addBit(s.equal[i], atom)
 }
 
 // newAtoms makes an empty list.
@@ -115,33 +82,29 @@ func (as *atoms) add(a atom) int32 {
 }
 
 // finish arranges the atoms by slot.
-func (as *atoms) finish() {
+func (as *atoms) finish(slots int) {
 	as.words = (len(as.list) + 63) / 64
+	as.bySlot, as.slots = make([]*slotAtoms, slots), make([]uint64, (slots+63)/64)
 	for i, a := range as.list {
 		if a.op == sources.Matches {
 			continue
 		}
-		s := as.ofSlot(a.slot)
+		if as.bySlot[a.slot] == nil {
+			as.bySlot[a.slot] = &slotAtoms{}
+			as.slots[a.slot/64] |= 1 << (a.slot % 64)
+		}
+		s := as.bySlot[a.slot]
 		switch a.op {
 		case sources.Present:
 			s.present = addBit(s.present, int32(i))
 		case sources.OneOf:
 			for _, t := range a.texts {
-				s.equal.add(t, int32(i))
+				s.compare(t, int32(i))
 			}
 		default:
 			s.others = append(s.others, int32(i))
 		}
 	}
-}
-
-func (as *atoms) ofSlot(slot int32) *slotAtoms {
-	i := slices.IndexFunc(as.bySlot, func(s slotAtoms) bool { return s.slot == slot })
-	if i < 0 {
-		i = len(as.bySlot)
-		as.bySlot = append(as.bySlot, slotAtoms{slot: slot})
-	}
-	return &as.bySlot[i]
 }
 
 // addBit sets an atom's bit, once.
@@ -209,6 +172,9 @@ func (c *compiler) check(out *cond, slot int32, ch sources.Check, want bool) {
 	switch {
 	case ch.Op == sources.Matches:
 		out.dear = append(out.dear, dear{i, want})
+		if want { // so that the slot's presence decides most often
+			out.want = addBit(out.want, c.atoms.add(atom{slot: slot, op: sources.Present}))
+		}
 	case want:
 		out.want = addBit(out.want, i)
 	default:
@@ -232,20 +198,24 @@ func (f *facts) learn(p *program, e *evaluator) {
 	}
 	clear(f.is)
 	clear(f.asked)
-	for i := range p.atoms.bySlot {
-		s := &p.atoms.bySlot[i]
-		if e.slots[s.slot].walk != e.walk {
-			continue
-		}
-		v, ok := e.present(s.slot)
-		if !ok {
-			continue
-		}
-		f.set(s.present)
-		f.set(s.equal.find(v))
-		for _, a := range s.others {
-			if p.atoms.list[a].holds(v) {
-				f.is[a/64] |= 1 << (a % 64)
+	for word, asked := range p.atoms.slots {
+		for m := e.has[word] & asked; m != 0; m &= m - 1 {
+			slot := int32(word*64 + bits.TrailingZeros64(m))
+			v, ok := e.present(slot)
+			if !ok {
+				continue
+			}
+			s := p.atoms.bySlot[slot]
+			f.set(s.present)
+			if len(s.equal) > 0 {
+				if i := s.texts.find(v, 0, len(v)); i >= 0 {
+					f.set(s.equal[i])
+				}
+			}
+			for _, a := range s.others {
+				if p.atoms.list[a].holds(v) {
+					f.is[a/64] |= 1 << (a % 64)
+				}
 			}
 		}
 	}
@@ -257,31 +227,10 @@ func (f *facts) set(list []wordBits) {
 	}
 }
 
-// first is part of a condition by which most conditions are told not to hold.
-type first wordBits
-
-// firstOf returns what a condition asks first; nothing, if it asks for no atom.
-func firstOf(c *cond) first {
-	if len(c.want) == 0 {
-		return first{}
-	}
-	return first(c.want[0])
-}
-
-// may reports whether a condition can hold.
-func (f *facts) may(x first) bool { return x.mask == 0 || f.is[x.word]&x.mask == x.mask }
-
 // holds reports whether a condition holds for the record.
 func (f *facts) holds(c *cond) bool {
-	for _, b := range c.want {
-		if f.is[b.word]&b.mask != b.mask {
-			return false
-		}
-	}
-	for _, b := range c.not {
-		if f.is[b.word]&b.mask != 0 {
-			return false
-		}
+	if !f.cheapHold(c) {
+		return false
 	}
 	for _, list := range c.any {
 		if !f.holdsOne(list) {
@@ -295,6 +244,21 @@ func (f *facts) holds(c *cond) bool {
 	}
 	for _, d := range c.dear {
 		if f.matches(d.atom) != d.want {
+			return false
+		}
+	}
+	return true
+}
+
+// cheapHold reports whether the plain atoms of a condition are as it wants.
+func (f *facts) cheapHold(c *cond) bool {
+	for _, b := range c.want {
+		if f.is[b.word]&b.mask != b.mask {
+			return false
+		}
+	}
+	for _, b := range c.not {
+		if f.is[b.word]&b.mask != 0 {
 			return false
 		}
 	}

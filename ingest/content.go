@@ -117,7 +117,7 @@ func (d *Decoder) walk(p int) (by *program, end int) {
 func (d *Decoder) walkBy(prog *program, p int) (end int) {
 	w := d.eval.walker
 	w.begin(prog.trie)
-	w.depth, w.fault = 0, fault{}
+	w.depth, w.fault, w.high = 0, fault{}, 0
 	return w.at(p, prog.trie.root)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math/bits"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -53,8 +54,9 @@ type Decoder struct {
 	*shared
 	eval  evaluator // holds the walker
 	facts facts
-	on    []bool // which rules hold
+	match []uint64 // which sources' matches hold
 	gzip  *gzip.Reader
+	shapes
 	cleanTexts
 
 	topic string // of the last record
@@ -105,10 +107,12 @@ func NewDecoder(set *sources.Set, opts DecoderOptions) (*Decoder, error) {
 	shapes := envelopes()
 	for _, src := range set.Sources() {
 		p, err := compile(src, set.Sources(), shapes)
+		p.number = len(sh.programs)
 		sh.programs, faults = append(sh.programs, p), append(faults, err)
 	}
 	var err error
 	sh.recognise, err = compile(nil, set.Sources(), shapes)
+	sh.recognise.number = len(sh.programs)
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err
 	}
@@ -307,11 +311,15 @@ func (d *Decoder) settle(p *program, start, end, level int) {
 // source decodes a document that is no envelope, and over which the program p
 // has just walked, as a record of the source that knows it.
 func (d *Decoder) source(p *program, start int, doc string) {
-	if !utf8.ValidString(doc) {
+	if d.eval.high&highBits != 0 && !utf8.ValidString(doc) {
 		d.dead(schemas.DeadInvalidUTF8, doc, "the bytes are not UTF-8, %s%s: make the producer write UTF-8, then redrive", d.place(start+invalidAt(doc)), d.item())
 		return
 	}
-	winner := d.winner(p)
+	v := d.variant(p)
+	winner := v.winner
+	if d.state.fixed != nil {
+		winner = d.state.fixed
+	}
 	if d.trace != nil {
 		d.trace.found(d, winner, doc)
 	}
@@ -327,19 +335,18 @@ func (d *Decoder) source(p *program, start int, doc string) {
 		}
 		d.inherit(winner)
 		d.facts.learn(winner, &d.eval)
+		v = d.variant(winner)
 	}
-	d.event(winner, doc)
+	d.event(d.planOf(v, winner), doc)
 }
 
 // winner is the program of the first source whose match holds; nil if there is
 // none. It does not depend on which program walked.
 func (d *Decoder) winner(p *program) *program {
-	if d.state.fixed != nil {
-		return d.state.fixed
-	}
-	for i := range p.matches {
-		if d.facts.holds(&p.matches[i]) {
-			return d.programs[i]
+	d.match = p.matches.hold(&d.facts, d.match)
+	for word, m := range d.match {
+		if m != 0 {
+			return d.programs[word*64+bits.TrailingZeros64(m)]
 		}
 	}
 	return nil
@@ -370,383 +377,6 @@ func (d *Decoder) unknown(p *program, doc string) {
 		names[i] = d.redactor.Redact(names[i])
 	}
 	d.dead(schemas.DeadUnknownFormat, doc, "no source recognises the object%s; its members are %s: fix the topic's format, or add a source for it", d.item(), strings.Join(names, ", "))
-}
-
-// event makes the event of the document that the program has walked over.
-func (d *Decoder) event(p *program, doc string) {
-	d.applyRules(p)
-	nanos, ok := d.timeOf(p.time)
-	if !ok {
-		d.missingTime(p, doc)
-		return
-	}
-	id, ok := d.makeID(p)
-	if !ok {
-		d.missingID(p, doc)
-		return
-	}
-	d.out.Events = append(d.out.Events, schemas.Event{})
-	ev := &d.out.Events[len(d.out.Events)-1]
-	ev.ID, ev.Source, ev.TimeNanos, ev.Evidence = id, p.source.Name, nanos, d.evidence
-	ev.Evidence.RecordIndex = int32(d.index)
-	d.index++
-	classified := d.scalars(p, ev)
-	d.addKeys(p, ev)
-	d.addMakes(p, ev)
-	d.addEnds(p, ev)
-	d.addAttributes(p, ev)
-	switch {
-	case ev.BindOnly != "":
-		d.out.skip(ev.BindOnly, ev.Source)
-	case !classified:
-		d.out.Unclassified = append(d.out.Unclassified, len(d.out.Events)-1)
-	}
-}
-
-func (d *Decoder) applyRules(p *program) {
-	if len(d.on) < len(p.rules) {
-		d.on = make([]bool, len(p.rules))
-	}
-	for i, x := range p.ruleFirst {
-		d.on[i] = d.facts.may(x) && d.facts.holds(&p.rules[i])
-	}
-}
-
-// applies reports whether what a rule says counts.
-func (d *Decoder) applies(rule int32) bool { return rule == common || d.on[rule] }
-
-func (d *Decoder) makeID(p *program) (id schemas.ID, ok bool) {
-	d.id = append(d.id[:0], "event", p.source.Name)
-	for i := range p.id {
-		s, found := d.eval.text(&p.id[i])
-		d.id = append(d.id, s)
-		ok = ok || found
-	}
-	return schemas.MakeID(d.id...), ok
-}
-
-func (d *Decoder) missingID(p *program, doc string) {
-	var parts []string
-	for _, t := range p.source.ID {
-		parts = append(parts, t.Text)
-	}
-	d.dead(schemas.DeadMissingField, doc, "%s: every part of the id is missing (%s)%s: nothing would tell the event from others; correct id in source.yaml, or the producer",
-		p.source.Name, strings.Join(parts, ", "), d.item())
-}
-
-func (d *Decoder) timeOf(list []timeOption) (int64, bool) {
-	for i := range list {
-		if o := &list[i]; d.applies(o.rule) {
-			if t, ok := d.eval.time(&o.expr); ok {
-				return t, true
-			}
-		}
-	}
-	return 0, false
-}
-
-func (d *Decoder) missingTime(p *program, doc string) {
-	path, what := "time", "is missing"
-	for i := range p.time {
-		o := &p.time[i]
-		if !d.applies(o.rule) {
-			continue
-		}
-		path = o.expr.path
-		if s, ok := d.eval.text(&o.expr.expr); ok {
-			what = fmt.Sprintf("is no time that can be read: %q", s[:min(len(s), 64)])
-			break
-		}
-	}
-	d.dead(schemas.DeadMissingField, doc, "%s: the event time, %s, %s%s: correct time in source.yaml, or the producer", p.source.Name, path, what, d.item())
-}
-
-// textOf evaluates a plain text field.
-func (d *Decoder) textOf(list []option) string {
-	for i := range list {
-		o := &list[i]
-		if !d.applies(o.rule) {
-			continue
-		}
-		if len(o.expr.parts) == 0 {
-			return o.expr.literal
-		}
-		if s, ok := d.eval.text(&o.expr); ok {
-			return d.clean(s)
-		}
-	}
-	return ""
-}
-
-// clean replaces secrets in a text.
-func (d *Decoder) clean(s string) string {
-	if d.isClean(s) {
-		return s
-	}
-	return d.redactor.Redact(s)
-}
-
-// isClean reports whether there is no secret in a text.
-func (d *Decoder) isClean(s string) bool {
-	if len(s) < 6 { // pwd=xy
-		return true
-	}
-	known, hash := d.cleanTexts.has(s)
-	if known {
-		return true
-	}
-	if a, _ := findSecret(s, 0); a >= 0 {
-		return false
-	}
-	d.cleanTexts.add(s, hash)
-	return true
-}
-
-// wordOf evaluates a field that gives one of some words.
-func wordOf[T any](d *Decoder, list []option, parse func(string) (T, bool)) (v T) {
-	for i := range list {
-		o := &list[i]
-		if !d.applies(o.rule) {
-			continue
-		}
-		if s, ok := d.eval.text(&o.expr); ok {
-			if v, ok := parse(s); ok {
-				return v
-			}
-		}
-	}
-	return v
-}
-
-func (d *Decoder) scalars(p *program, ev *schemas.Event) (classified bool) {
-	for _, c := range p.class {
-		if d.applies(c.rule) {
-			ev.Class, classified = c.class, true
-			break
-		}
-	}
-	for _, r := range p.resolution {
-		if d.applies(r.rule) {
-			ev.ResolutionNanos = r.nanos
-			break
-		}
-	}
-	for _, f := range p.flags {
-		if d.applies(f.rule) {
-			ev.Flags |= f.flags
-		}
-	}
-	for _, rule := range p.selfTold {
-		ev.SelfReported = ev.SelfReported || d.applies(rule)
-	}
-	ev.EndedNanos, _ = d.timeOf(p.ended)
-	ev.Action = d.textOf(p.texts[textAction])
-	ev.Resource = d.textOf(p.texts[textResource])
-	ev.Tenant = d.textOf(p.texts[textTenant])
-	ev.Authority = d.textOf(p.texts[textAuthority])
-	ev.Scopes = d.textOf(p.texts[textScopes])
-	ev.AuthMethod = d.textOf(p.texts[textAuthMethod])
-	ev.SourceIP = d.textOf(p.texts[textSourceIP])
-	ev.UserAgent = d.textOf(p.texts[textUserAgent])
-	ev.TraceID = d.textOf(p.texts[textTraceID])
-	ev.SpanID = d.textOf(p.texts[textSpanID])
-	ev.BindOnly = d.textOf(p.texts[textBindOnly])
-	ev.Outcome = wordOf(d, p.texts[textOutcome], schemas.ParseOutcome)
-	ev.MFA = wordOf(d, p.texts[textMFA], schemas.ParseMFA)
-	ev.Decision.Verdict = wordOf(d, p.texts[textVerdict], schemas.ParseVerdict)
-	ev.Decision.ID = d.textOf(p.texts[textDecisionID])
-	ev.Decision.Policy = d.textOf(p.texts[textPolicy])
-	for i := range p.actor {
-		a := &p.actor[i]
-		if !d.applies(a.rule) {
-			continue
-		}
-		if ev.Actor = d.key(&a.key); !ev.Actor.IsZero() {
-			ev.ActorName = d.optional(a.name)
-			break
-		}
-	}
-	return classified
-}
-
-// optional evaluates a template that may not be there, or give nothing.
-func (d *Decoder) optional(x *expr) string {
-	if x == nil {
-		return ""
-	}
-	s, ok := d.eval.text(x)
-	if !ok {
-		return ""
-	}
-	return d.clean(s)
-}
-
-// key evaluates a key template. A value that is itself a secret becomes its
-// keyed HMAC, the same as the transform hmac gives.
-func (d *Decoder) key(x *keyExpr) schemas.Key {
-	k := d.eval.key(x)
-	if d.repaired && strings.ContainsRune(k.Value, utf8.RuneError) {
-		return schemas.Key{}
-	}
-	if !d.isClean(k.Value) {
-		k.Value = d.eval.keep(d.redactor.hash(k.Value))
-		d.out.SecretKeys++
-	}
-	return k
-}
-
-// elements is how often an entry is evaluated: once, or for each element of
-// the array that its [*] run through.
-func (d *Decoder) elements(star int32) int32 {
-	if star < 0 {
-		return 1
-	}
-	return d.eval.counts[star]
-}
-
-// at sets which element [*] stands for.
-func (d *Decoder) atElement(star, i int32) {
-	if star >= 0 {
-		d.eval.element = i
-	}
-}
-
-func (d *Decoder) addKeys(p *program, ev *schemas.Event) {
-	start := len(d.out.keys)
-	for i := range p.keys {
-		en := &p.keys[i]
-		if !d.applies(en.rule) || !d.facts.holds(&en.when) {
-			continue
-		}
-		for j := range d.elements(en.star) {
-			d.atElement(en.star, j)
-			d.eval.hidden = false
-			k := d.key(&en.key)
-			if k.IsZero() {
-				ev.Redacted = ev.Redacted || d.eval.hidden
-			} else if !slices.Contains(recent(d.out.keys[start:]), k) {
-				d.out.keys = append(d.out.keys, k)
-			}
-		}
-		d.eval.element = -1
-	}
-	if n := len(d.out.keys); n > start {
-		ev.Keys = d.out.keys[start:n:n]
-	}
-}
-
-func (d *Decoder) addMakes(p *program, ev *schemas.Event) {
-	start := len(d.out.makes)
-	for i := range p.makes {
-		en := &p.makes[i]
-		if !d.applies(en.rule) || !d.facts.holds(&en.when) {
-			continue
-		}
-		for j := range d.elements(en.star) {
-			d.atElement(en.star, j)
-			d.addMake(en, ev, start)
-		}
-		d.eval.element = -1
-	}
-	if n := len(d.out.makes); n > start {
-		ev.Makes = d.out.makes[start:n:n]
-	}
-}
-
-// recent is as far back as repetitions are looked for: rules repeat what other
-// rules say, arrays of thousands of elements need not be compared pair by pair.
-func recent[T any](list []T) []T { return list[max(0, len(list)-64):] }
-
-// addMake appends a binding, if both its ends are there and differ: a login's
-// mint names one thing as both, and has no parent key.
-func (d *Decoder) addMake(en *makeEntry, ev *schemas.Event, start int) {
-	child := d.key(&en.child)
-	if child.IsZero() {
-		return
-	}
-	parent := d.key(&en.parent)
-	if parent.IsZero() || parent == child {
-		return
-	}
-	b := schemas.Binding{
-		Child: child, Parent: parent, ChildName: d.optional(en.childName), ParentName: d.optional(en.parentName),
-		Relation: en.relation, Strength: en.strength,
-		Proof: ev.ID, ProofNanos: ev.TimeNanos, Source: ev.Source, Evidence: ev.Evidence,
-	}
-	if !en.always {
-		if b.FromNanos = ev.TimeNanos; en.from != nil {
-			if t, ok := d.eval.time(en.from); ok {
-				b.FromNanos = t
-			}
-		}
-	}
-	b.UntilNanos = d.optionalTime(en.until)
-	b.ExpiresNanos = d.optionalTime(en.expires)
-	if b.Relation == schemas.RelationAuthenticated && !child.Kind.Principal() { // two names of one person have no second factor
-		b.AuthMethod, b.MFA = ev.AuthMethod, ev.MFA
-	}
-	if !slices.Contains(recent(d.out.makes[start:]), b) {
-		d.out.makes = append(d.out.makes, b)
-	}
-}
-
-func (d *Decoder) optionalTime(x *timeExpr) int64 {
-	if x == nil {
-		return 0
-	}
-	t, _ := d.eval.time(x)
-	return t
-}
-
-func (d *Decoder) addEnds(p *program, ev *schemas.Event) {
-	start := len(d.out.ends)
-	for i := range p.ends {
-		en := &p.ends[i]
-		if !d.applies(en.rule) || !d.facts.holds(&en.when) {
-			continue
-		}
-		for j := range d.elements(en.star) {
-			d.atElement(en.star, j)
-			k := d.key(&en.key)
-			if k.IsZero() {
-				continue
-			}
-			d.out.ends = append(d.out.ends, schemas.End{Key: k, AtNanos: cmp.Or(d.optionalTime(en.at), ev.TimeNanos), Revoked: en.revoked})
-		}
-		d.eval.element = -1
-	}
-	if n := len(d.out.ends); n > start {
-		ev.Ends = d.out.ends[start:n:n]
-	}
-}
-
-// addAttributes appends the attributes. Of two of one name the later one, in
-// the order of the rules, stays.
-func (d *Decoder) addAttributes(p *program, ev *schemas.Event) {
-	start := len(d.out.attributes)
-	for i := range p.attributes {
-		en := &p.attributes[i]
-		if !d.applies(en.rule) {
-			continue
-		}
-		s, ok := d.eval.text(&en.expr)
-		if !ok {
-			continue
-		}
-		a := schemas.Attribute{Name: en.name, Value: d.clean(s)}
-		same := -1
-		if en.again {
-			same = slices.IndexFunc(d.out.attributes[start:], func(x schemas.Attribute) bool { return x.Name == a.Name })
-		}
-		if same >= 0 {
-			d.out.attributes[start+same] = a
-		} else {
-			d.out.attributes = append(d.out.attributes, a)
-		}
-	}
-	if n := len(d.out.attributes); n > start {
-		ev.Attributes = d.out.attributes[start:n:n]
-	}
 }
 
 // offsetIn is where a part of a text begins in it.

@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -12,6 +13,7 @@ import (
 // logs match on: a text with other bytes is left to the regexp, and so is an
 // expression whose table would be large, or that asks for word boundaries.
 type dfa struct {
+	needs string // stands in every text that matches; a quick way to say no
 	next  [][utf8.RuneSelf]uint8
 	atEnd []bool // by state: whether a text that ends there matches
 }
@@ -47,7 +49,7 @@ func compileDFA(re *regexp.Regexp) *dfa {
 		}
 	}
 	b := &dfaBuilder{prog: prog, number: map[string]uint8{}}
-	var d dfa
+	d := dfa{needs: needed(parsed)}
 	// The first state alone knows that it stands at the beginning of the text.
 	b.sets = append(b.sets, nil)
 	if b.reach(&b.sets[0], uint32(prog.Start), syntax.EmptyBeginText) {
@@ -75,6 +77,26 @@ func compileDFA(re *regexp.Regexp) *dfa {
 		d.next = append(d.next, row)
 	}
 	return &d
+}
+
+// needed is the longest text that stands in whatever matches, as far as that is
+// easily seen.
+func needed(re *syntax.Regexp) (text string) {
+	switch re.Op {
+	case syntax.OpLiteral:
+		if re.Flags&syntax.FoldCase == 0 {
+			return string(re.Rune)
+		}
+	case syntax.OpCapture, syntax.OpPlus:
+		return needed(re.Sub[0])
+	case syntax.OpConcat:
+		for _, sub := range re.Sub {
+			if t := needed(sub); len(t) > len(text) {
+				text = t
+			}
+		}
+	}
+	return text
 }
 
 // reach adds to a set where the program gets to from pc without reading; true
@@ -166,6 +188,9 @@ func (b *dfaBuilder) step(set []uint32, c rune) (uint8, bool) {
 
 // match reports whether the text matches; ok is false if the table cannot tell.
 func (d *dfa) match(s string) (matches, ok bool) {
+	if d.needs != "" && !strings.Contains(s, d.needs) {
+		return false, true
+	}
 	state := uint8(0)
 	for i := range len(s) {
 		c := s[i]

@@ -20,6 +20,11 @@
 // record before is tried first: if it is right, recognition costs nothing; if
 // not, the right one walks again.
 //
+// Which slots are filled and which conditions hold is a record's shape. Few
+// shapes make up most of a log, so what follows from one (the source, the rules
+// that hold, the templates that can give anything) is worked out once and kept
+// in a bounded table. What is evaluated for a record is then a short list.
+//
 // # Invariants
 //
 //   - What a record gives does not depend on the record before it, on the
@@ -37,6 +42,8 @@
 // # Rejected
 //
 //   - A DOM, or a query for each path: each costs more than the walk.
+//   - Keeping what follows from a record's values rather than from its shape:
+//     ids never come again.
 //   - Trying the sources one by one: the cost would grow with their number.
 //   - First or last of two members wins: see above.
 //   - A bitmap of where strings end, as simdjson has it: in plain Go it takes as

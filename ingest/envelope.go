@@ -130,7 +130,7 @@ func (d *Decoder) inherit(p *program) {
 	}
 	for _, h := range p.inherits {
 		if s := h.get(&d.hint); s != "" && d.eval.get(h.slot) == nil {
-			d.eval.slots[h.slot] = slot{value: value{text: s, kind: kindString}, walk: d.eval.walk}
+			d.eval.fill(h.slot, value{text: s, kind: kindString})
 		}
 	}
 }

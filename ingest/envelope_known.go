@@ -41,9 +41,9 @@ type knownSlot struct {
 func (d *Decoder) fillKnown(p *program) {
 	for _, k := range p.trie.known {
 		if s := d.known[k.which]; s != "" {
-			d.eval.slots[k.slot] = slot{value: value{text: s, kind: kindString}, walk: d.eval.walk}
+			d.eval.fill(k.slot, value{text: s, kind: kindString})
 		} else {
-			d.eval.slots[k.slot].walk = d.eval.walk - 1 // not of this walk
+			d.eval.empty(k.slot)
 		}
 	}
 }

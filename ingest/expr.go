@@ -8,14 +8,27 @@ import (
 // expr is a compiled template.
 type expr struct {
 	literal string // all of it, if there are no parts
+	slot    int32  // all of it is what stands in the slot; -1 if it is not as plain
 	parts   []part
+	nothing bool // it cannot give anything, see plan.prune
+}
+
+// isLiteral reports whether the template has no placeholder.
+func (x *expr) isLiteral() bool { return x.slot < 0 && len(x.parts) == 0 && !x.nothing }
+
+// plain notes whether the template is nothing but a slot.
+func (x *expr) plain() {
+	if len(x.parts) == 1 && len(x.parts[0].choices) == 1 && len(x.parts[0].transforms) == 0 {
+		x.slot = x.parts[0].choices[0].slot
+	}
 }
 
 // part is literal text, or the first of some choices that finds something,
 // sent through transforms.
 type part struct {
 	literal    string
-	choices    []choice // none in literal text
+	choices    []choice   // none in literal text
+	slots      []wordBits // of the choices, if all are slots: where none is filled, there is nothing
 	transforms []transformFunc
 }
 
@@ -54,9 +67,12 @@ func (e *evaluator) keep(s string) string {
 
 // text evaluates a template; false if it gives nothing.
 func (e *evaluator) text(x *expr) (string, bool) {
+	if x.slot >= 0 {
+		return e.find(x.slot)
+	}
 	switch len(x.parts) {
 	case 0:
-		return x.literal, true
+		return x.literal, !x.nothing
 	case 1:
 		return e.part(&x.parts[0])
 	}
@@ -81,15 +97,15 @@ func (e *evaluator) part(p *part) (string, bool) {
 	if len(p.choices) == 0 {
 		return p.literal, true
 	}
+	if p.slots != nil && !e.filledOne(p.slots) {
+		return "", false
+	}
 	s, ok := "", false
 	for i := range p.choices {
 		c := &p.choices[i]
 		if c.slot < 0 {
 			s, ok = c.literal, true
 			break
-		}
-		if e.slots[c.slot].walk != e.walk {
-			continue
 		}
 		if s, ok = e.find(c.slot); ok {
 			break
@@ -104,6 +120,16 @@ func (e *evaluator) part(p *part) (string, bool) {
 		}
 	}
 	return s, true
+}
+
+// filledOne reports whether there is a value for one of some slots.
+func (e *evaluator) filledOne(slots []wordBits) bool {
+	for _, b := range slots {
+		if e.has[b.word]&b.mask != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // find returns the value of a slot, if it tells something.
@@ -138,11 +164,11 @@ func hiddenValue(s string) bool {
 
 // present returns the value of a slot; false if it is null, "" or not there.
 func (e *evaluator) present(slot int32) (string, bool) {
-	x := &e.slots[slot]
-	if x.walk != e.walk {
+	if !e.filled(slot) {
 		return "", false
 	}
-	if e.trie.slots[slot].star >= 0 {
+	x := &e.slots[slot]
+	if x.starred {
 		if e.element < 0 {
 			return e.joined(x)
 		}
@@ -230,9 +256,9 @@ type keyExpr struct {
 // expr compiles a template.
 func (c *compiler) expr(t *sources.Template) expr {
 	if lit, ok := t.Literal(); ok {
-		return expr{literal: lit}
+		return expr{literal: lit, slot: -1}
 	}
-	var x expr
+	x := expr{slot: -1}
 	for _, p := range t.Parts {
 		out := part{literal: p.Literal}
 		for _, ch := range p.Choices {
@@ -253,9 +279,22 @@ func (c *compiler) expr(t *sources.Template) expr {
 			}
 			out.transforms = append(out.transforms, f)
 		}
+		out.slots = slotsOf(out.choices)
 		x.parts = append(x.parts, out)
 	}
+	x.plain()
 	return x
+}
+
+// slotsOf returns the bits of the choices; nil if one of them is text.
+func slotsOf(choices []choice) (slots []wordBits) {
+	for _, c := range choices {
+		if c.slot < 0 {
+			return nil
+		}
+		slots = addBit(slots, c.slot)
+	}
+	return slots
 }
 
 func (c *compiler) timeExpr(t *sources.Template) timeExpr {

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"encoding/base64"
+	"math/bits"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -30,12 +31,12 @@ type value struct {
 	escaped bool // the text of a string holds escapes
 }
 
-// slot keeps the value of a path. It holds for the walk of its number only, so
+// slot keeps the value of a path. It holds if its bit in walker.has is set, so
 // that slots need not be cleared between records.
 type slot struct {
 	value
-	walk        uint32
-	first, last int32 // of a path with [*]: its values in walk.many
+	starred     bool  // the path has [*]
+	first, last int32 // its values in walker.many, if so
 }
 
 // one is a value of a path with [*].
@@ -50,9 +51,10 @@ type walker struct {
 	cursor
 	trie   *trie
 	slots  []slot
+	has    []uint64 // a bit for each slot: what the current walk has filled
 	marks  []uint64 // by node: the visit that saw it last
 	visits uint64
-	walk   uint32 // number of the current walk
+	walk   uint64 // number of the current walk
 	many   []one
 	counts []int32 // elements by group
 	items  int     // elements of all groups
@@ -63,7 +65,7 @@ type walker struct {
 	// for whole items in a document that breaks off.
 	opened     *node
 	openedAt   int
-	openedWalk uint32
+	openedWalk uint64
 }
 
 // begin forgets the walk before.
@@ -75,9 +77,10 @@ func (w *walker) begin(t *trie) {
 	if len(w.marks) < t.nodes {
 		w.marks = make([]uint64, t.nodes)
 	}
-	if w.walk++; w.walk == 0 { // after four billion walks
-		clear(w.slots)
-		w.walk = 1
+	w.walk++
+	w.has = w.has[:0]
+	for range t.words() {
+		w.has = append(w.has, 0)
 	}
 	if len(w.counts) < len(t.stars) {
 		w.counts = make([]int32, len(t.stars))
@@ -88,10 +91,22 @@ func (w *walker) begin(t *trie) {
 
 // get returns the value of a slot of which there is at most one.
 func (w *walker) get(s int32) *value {
-	if x := &w.slots[s]; x.walk == w.walk {
-		return &x.value
+	if w.filled(s) {
+		return &w.slots[s].value
 	}
 	return nil
+}
+
+// filled reports whether the walk has found a value for a slot.
+func (w *walker) filled(s int32) bool { return w.has[uint(s)/64]>>(uint(s)%64)&1 != 0 }
+
+// empty takes the value of a slot away.
+func (w *walker) empty(s int32) { w.has[uint(s)/64] &^= 1 << (uint(s) % 64) }
+
+// fill gives a slot of which there is at most one a value.
+func (w *walker) fill(s int32, v value) {
+	w.slots[s] = slot{value: v}
+	w.has[uint(s)/64] |= 1 << (uint(s) % 64)
 }
 
 // at reads the value at p, of which n wants something.
@@ -144,19 +159,19 @@ func (w *walker) at(p int, n *node) int {
 }
 
 func (w *walker) put(n *node, v value) {
-	x := &w.slots[n.slot]
 	if n.star < 0 {
-		x.value, x.walk = v, w.walk
+		w.fill(n.slot, v)
 		return
 	}
 	at := int32(len(w.many))
 	w.many = append(w.many, one{v, w.counts[n.star] - 1, -1})
-	if x.walk != w.walk {
-		x.walk, x.first = w.walk, at
-	} else {
-		w.many[x.last].next = at
+	if x := &w.slots[n.slot]; w.filled(n.slot) {
+		w.many[x.last].next, x.last = at, at
+		return
 	}
-	x.last = at
+	w.fill(n.slot, value{})
+	x := &w.slots[n.slot]
+	x.starred, x.first, x.last = true, at, at
 }
 
 // object walks an object whose opening brace is at p.
@@ -170,26 +185,46 @@ func (w *walker) object(p int, n *node) int {
 	w.depth++
 	w.visits++
 	visit := w.visits
-	if p = w.blanks(p + 1); p < len(w.s) && w.s[p] == '}' {
+	s := w.s
+	if p = w.blanks(p + 1); p < len(s) && s[p] == '}' {
 		w.depth--
 		return p + 1
 	}
 	for {
-		if p >= len(w.s) || w.s[p] != '"' {
+		if p >= len(s) || s[p] != '"' {
 			return w.bad(p, "expected the name of a member")
 		}
-		e := w.str(p + 1)
-		if e < 0 {
+		// The name is read as str does, without a call: there are many.
+		at, e := p, p+1
+		high := w.high
+		for e+8 <= len(s) {
+			x := load(s, e)
+			high |= x
+			if found := special(x); found != 0 {
+				e += bits.TrailingZeros64(found) >> 3
+				break
+			}
+			e += 8
+		}
+		w.high = high
+		var child *node
+		if e < len(s) && s[e] == '"' {
+			child = n.members.child(s, p+1, e)
+		} else {
+			if e = w.str(p + 1); e < 0 {
+				return -1
+			}
+			name := s[p+1 : e]
+			if w.escaped {
+				name = w.arena.unescaped(name)
+			}
+			child = n.members.child(name, 0, len(name))
+		}
+		if e+2 < len(s) && s[e+1] == ':' && s[e+2] > ' ' {
+			p = e + 2
+		} else if p = w.afterName(e); p < 0 {
 			return -1
 		}
-		name, at := w.s[p+1:e], p
-		if w.escaped {
-			name = w.arena.unescaped(name)
-		}
-		if p = w.afterName(e); p < 0 {
-			return -1
-		}
-		child := n.members.find(name)
 		switch {
 		case child == nil:
 			p = w.value(p)
@@ -202,15 +237,18 @@ func (w *walker) object(p int, n *node) int {
 		if p < 0 {
 			return -1
 		}
-		p = w.blanks(p)
-		if p >= len(w.s) {
+		if p+1 < len(s) && s[p] == ',' && s[p+1] == '"' {
+			p++
+			continue
+		}
+		if p = w.blanks(p); p >= len(s) {
 			return w.bad(p, "the text ends inside an object or array")
 		}
-		if w.s[p] == '}' {
+		if s[p] == '}' {
 			w.depth--
 			return p + 1
 		}
-		if w.s[p] != ',' {
+		if s[p] != ',' {
 			return w.bad(p, "expected a comma or the closing bracket")
 		}
 		p = w.blanks(p + 1)

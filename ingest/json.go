@@ -20,7 +20,8 @@ import (
 // must not stand in a string takes another pass.
 type cursor struct {
 	s        string
-	escaped  bool // the last string read holds a backslash
+	escaped  bool   // the last string read holds a backslash
+	high     uint64 // every byte read in strings, or-ed: without a high bit, all was ASCII
 	depth    int
 	maxDepth int
 	fault    fault
@@ -90,7 +91,9 @@ func (c *cursor) str(p int) int {
 	s := c.s
 	c.escaped = false
 	for p+8 <= len(s) {
-		found := special(load(s, p))
+		x := load(s, p)
+		c.high |= x
+		found := special(x)
 		if found == 0 {
 			p += 8
 			continue
@@ -108,6 +111,7 @@ func (c *cursor) str(p int) int {
 		case b == '"':
 			return p
 		case b >= 0x20 && b != '\\':
+			c.high |= uint64(b)
 			p++
 		default:
 			if p = c.escape(p); p < 0 {
@@ -229,41 +233,64 @@ func (c *cursor) digits(p int) int {
 	return p
 }
 
-// nested skips an object or array without recursion, one bit a level.
+// nested skips an object or array without recursion, one bit a level. Most of a
+// record is skipped here, so strings are read in place, as str does it.
 func (c *cursor) nested(p int) int {
 	var objects [maxNesting / 64]uint64
-	base := c.depth
+	s, base, high := c.s, c.depth, c.high
+	name := false
 	for {
-		// Here a value begins.
-		if p >= len(c.s) {
+		// Here a value begins, or the name of a member.
+		if p >= len(s) {
 			return c.bad(p, "the text ends where a value is expected")
 		}
-		switch b := c.s[p]; b {
-		case '"':
-			if p = c.str(p + 1); p < 0 {
-				return -1
+		switch b := s[p]; {
+		case b == '"':
+			e := p + 1
+			for e+8 <= len(s) {
+				x := load(s, e)
+				high |= x
+				if found := special(x); found != 0 {
+					e += bits.TrailingZeros64(found) >> 3
+					break
+				}
+				e += 8
 			}
-			p++
-		case '{', '[':
-			if c.depth >= c.maxDepth {
-				return c.fail(schemas.DeadTooDeep, p, "nested deeper than the limit")
-			}
-			bit := uint64(1) << (uint(c.depth) % 64)
-			word := &objects[uint(c.depth)/64%uint(len(objects))]
-			*word &^= bit
-			c.depth++
-			p = c.blanks(p + 1)
-			if p < len(c.s) && c.s[p] == b+2 { // ] and } stand two behind their opening brackets
-				p, c.depth = p+1, c.depth-1
-				break
-			}
-			if b == '{' {
-				*word |= bit
-				if p = c.colon(p); p < 0 {
+			if e >= len(s) || s[e] != '"' {
+				if e = c.str(p + 1); e < 0 {
 					return -1
 				}
 			}
+			if !name {
+				p = e + 1
+				break
+			}
+			name = false
+			if e+2 < len(s) && s[e+1] == ':' && s[e+2] > ' ' {
+				p = e + 2
+			} else if p = c.afterName(e); p < 0 {
+				return -1
+			}
 			continue
+		case name:
+			return c.bad(p, "expected the name of a member")
+		case b == '{' || b == '[':
+			if c.depth >= c.maxDepth {
+				return c.fail(schemas.DeadTooDeep, p, "nested deeper than the limit")
+			}
+			name = b == '{'
+			bit := uint64(1) << (uint(c.depth) % 64)
+			word := &objects[uint(c.depth)/64%uint(len(objects))]
+			*word &^= bit
+			if name {
+				*word |= bit
+			}
+			c.depth++
+			p = c.blanks(p + 1)
+			if p >= len(s) || s[p] != b+2 { // ] and } stand two behind their opening brackets
+				continue
+			}
+			p, c.depth, name = p+1, c.depth-1, false
 		default:
 			if p = c.scalar(p); p < 0 {
 				return -1
@@ -272,22 +299,18 @@ func (c *cursor) nested(p int) int {
 		// Here a value has ended.
 		for {
 			if c.depth == base {
+				c.high |= high
 				return p
 			}
-			p = c.blanks(p)
-			if p >= len(c.s) {
+			if p = c.blanks(p); p >= len(s) {
 				return c.bad(p, "the text ends inside an object or array")
 			}
 			top := uint(c.depth - 1)
 			object := objects[top/64%uint(len(objects))]>>(top%64)&1 != 0
-			b := c.s[p]
+			b := s[p]
 			if b == ',' {
 				p = c.blanks(p + 1)
-				if object {
-					if p = c.colon(p); p < 0 {
-						return -1
-					}
-				}
+				name = object
 				break
 			}
 			if object && b != '}' || !object && b != ']' {
@@ -296,17 +319,6 @@ func (c *cursor) nested(p int) int {
 			p, c.depth = p+1, c.depth-1
 		}
 	}
-}
-
-// colon reads a member's name and the colon, up to the value.
-func (c *cursor) colon(p int) int {
-	if p >= len(c.s) || c.s[p] != '"' {
-		return c.bad(p, "expected the name of a member")
-	}
-	if p = c.str(p + 1); p < 0 {
-		return -1
-	}
-	return c.afterName(p)
 }
 
 // afterName goes from a name's closing quote to its value.

@@ -25,6 +25,9 @@ type slotInfo struct {
 	star int32 // its group; -1 for one value at most
 }
 
+// words is how many words hold a bit for each slot.
+func (t *trie) words() int { return (len(t.slots) + 63) / 64 }
+
 // node is a place in a document. Its children are what the program wants of
 // the value there.
 type node struct {
@@ -96,8 +99,10 @@ func (t *trie) child(n *node, p sources.Path) *node {
 	step := p[len(p)-1]
 	switch step.Op {
 	case sources.Member:
-		if c := n.members.find(step.Name); c != nil {
-			return c
+		if !n.members.empty() {
+			if c := n.members.child(step.Name, 0, len(step.Name)); c != nil {
+				return c
+			}
 		}
 		c := t.newNode(n.star)
 		n.members.add(step.Name, c)
@@ -161,55 +166,23 @@ func (t *trie) star(p sources.Path) int32 {
 	return int32(slices.IndexFunc(t.stars, func(s sources.Path) bool { return s.String() == key }))
 }
 
-// memberTable finds the child of a member's name: open addressing by length
-// and three of the bytes, which tells the names of one object apart well. It
-// never holds names from records, so nobody can make it slow.
+// memberTable finds the child of a member's name.
 type memberTable struct {
-	names []string
+	textTable
 	nodes []*node
-	slots []memberSlot // a power of two
-}
-
-type memberSlot struct {
-	name string
-	node *node
-}
-
-func hashName(s string) uint {
-	n := uint(len(s))
-	if n == 0 {
-		return 0
-	}
-	return n*7 + uint(s[0]) + uint(s[n/2])*31 + uint(s[n-1])*13
 }
 
 func (t *memberTable) empty() bool { return len(t.nodes) == 0 }
 
-func (t *memberTable) find(name string) *node {
-	if len(t.slots) == 0 {
-		return nil
+// child returns the child of the name s[p:e]; nil if it has none.
+func (t *memberTable) child(s string, p, e int) *node {
+	if i := t.find(s, p, e); i >= 0 {
+		return t.nodes[i]
 	}
-	mask := uint(len(t.slots) - 1)
-	for h := hashName(name); ; h++ {
-		s := &t.slots[h&mask]
-		if s.node == nil || s.name == name {
-			return s.node
-		}
-	}
+	return nil
 }
 
 func (t *memberTable) add(name string, n *node) {
-	t.names, t.nodes = append(t.names, name), append(t.nodes, n)
-	size := uint(4)
-	for size < 4*uint(len(t.names)) {
-		size *= 2
-	}
-	t.slots = make([]memberSlot, size)
-	for i, name := range t.names {
-		h := hashName(name)
-		for t.slots[h&(size-1)].node != nil {
-			h++
-		}
-		t.slots[h&(size-1)] = memberSlot{name, t.nodes[i]}
-	}
+	t.number(name)
+	t.nodes = append(t.nodes, n)
 }

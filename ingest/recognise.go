@@ -134,7 +134,7 @@ func (d *Decoder) nearestSource(doc string) (best Nearest) {
 	for i := 0; i < len(d.clauses.of); {
 		source, held, wants := d.clauses.of[i].source, 0, []string(nil)
 		for ; i < len(d.clauses.of) && d.clauses.of[i].source == source; i++ {
-			if x.facts.holds(&d.clauses.program.matches[i]) {
+			if x.facts.holds(&d.clauses.program.matches.conds[i]) {
 				held++
 			} else {
 				wants = append(wants, d.clauses.of[i].text)

@@ -91,37 +91,26 @@ func (r *Redactor) hash(secret string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// cleanTexts remembers texts without secrets, of which logs repeat the same few
-// all the time: roles, user agents, actions. Looking one up costs a tenth of
-// looking into it. A text is kept when it is seen for the second time, so that
-// ids that never come again are not copied.
+// cleanTexts remembers the texts without secrets that it saw last, of which
+// logs repeat the same few all the time: roles, user agents, actions. Looking
+// one up costs a tenth of looking into it. Of a text only its hash is kept, of
+// 63 bits and with a seed that nobody knows: that a secret has that of a clean
+// text can be left to chance.
 type cleanTexts struct {
-	seed  maphash.Seed
-	slots [cleanSlots]struct {
-		seen uint64 // hash of the last text
-		text string
-	}
+	seed   maphash.Seed
+	hashes [cleanSlots]uint64
 }
 
-const (
-	cleanSlots   = 1024
-	maxCleanText = 512
-)
+const cleanSlots = 4096
 
 // has reports whether s is known to be clean.
 func (c *cleanTexts) has(s string) (clean bool, hash uint64) {
-	hash = maphash.String(c.seed, s)
-	return c.slots[hash%cleanSlots].text == s, hash
+	hash = maphash.String(c.seed, s) | 1 // never zero
+	return c.hashes[hash>>1%cleanSlots] == hash, hash
 }
 
-// add says that s, of that hash, is clean.
-func (c *cleanTexts) add(s string, hash uint64) {
-	slot := &c.slots[hash%cleanSlots]
-	if slot.seen == hash && len(s) <= maxCleanText {
-		slot.text = strings.Clone(s)
-	}
-	slot.seen = hash
-}
+// add says that the text of that hash is clean.
+func (c *cleanTexts) add(hash uint64) { c.hashes[hash>>1%cleanSlots] = hash }
 
 // pivots are the bytes at one of which every form of secret can be told.
 var pivots = [256]bool{'J': true, 'G': true, '_': true, '-': true, '.': true, '@': true, '\'': true, ' ': true, ':': true, '=': true}

@@ -1,0 +1,410 @@
+package ingest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"catena/schemas"
+)
+
+// event makes the event of a document as the plan has it.
+func (d *Decoder) event(pl *plan, doc string) {
+	p := pl.program
+	nanos, ok := d.timeOf(pl)
+	if !ok {
+		d.missingTime(pl, doc)
+		return
+	}
+	id, ok := d.makeID(pl)
+	if !ok {
+		d.missingID(p, doc)
+		return
+	}
+	ev := more(&d.out.Events)
+	ev.ID, ev.Source, ev.TimeNanos, ev.Evidence = id, p.source.Name, nanos, d.evidence
+	ev.Evidence.RecordIndex = int32(d.index)
+	d.index++
+	classified := d.fields(pl, ev)
+	d.lists(pl, ev)
+	switch {
+	case ev.BindOnly != "":
+		d.out.skip(ev.BindOnly, ev.Source)
+	case !classified:
+		d.out.Unclassified = append(d.out.Unclassified, len(d.out.Events)-1)
+	}
+}
+
+func (d *Decoder) makeID(pl *plan) (id schemas.ID, ok bool) {
+	d.id = append(d.id[:0], "event", pl.program.source.Name)
+	for i := range pl.id {
+		s, found := d.eval.text(&pl.id[i])
+		d.id = append(d.id, s)
+		ok = ok || found
+	}
+	return schemas.MakeID(d.id...), ok
+}
+
+func (d *Decoder) missingID(p *program, doc string) {
+	var parts []string
+	for _, t := range p.source.ID {
+		parts = append(parts, t.Text)
+	}
+	d.dead(schemas.DeadMissingField, doc, "%s: every part of the id is missing (%s)%s: nothing would tell the event from others; correct id in source.yaml, or the producer",
+		p.source.Name, strings.Join(parts, ", "), d.item())
+}
+
+func (d *Decoder) timeOf(pl *plan) (int64, bool) {
+	for _, x := range pl.time {
+		if t, ok := d.eval.time(x); ok {
+			return t, true
+		}
+	}
+	return 0, false
+}
+
+func (d *Decoder) missingTime(pl *plan, doc string) {
+	p := pl.program
+	path, what := "time", "is missing"
+	for i := range p.time {
+		o := &p.time[i]
+		if !pl.applies(o.rule) {
+			continue
+		}
+		path = o.expr.path
+		if s, ok := d.eval.text(&o.expr.expr); ok {
+			what = fmt.Sprintf("is no time that can be read: %q", s[:min(len(s), 64)])
+			break
+		}
+	}
+	d.dead(schemas.DeadMissingField, doc, "%s: the event time, %s, %s%s: correct time in source.yaml, or the producer", p.source.Name, path, what, d.item())
+}
+
+// clean replaces secrets in a text.
+func (d *Decoder) clean(s string) string {
+	if d.isClean(s) {
+		return s
+	}
+	return d.redactor.Redact(s)
+}
+
+// isClean reports whether there is no secret in a text.
+func (d *Decoder) isClean(s string) bool {
+	if len(s) < 6 { // pwd=xy
+		return true
+	}
+	known, hash := d.cleanTexts.has(s)
+	if known {
+		return true
+	}
+	if a, _ := findSecret(s, 0); a >= 0 {
+		return false
+	}
+	d.cleanTexts.add(hash)
+	return true
+}
+
+// fields fills in what has one value; what is there already stays.
+func (d *Decoder) fields(pl *plan, ev *schemas.Event) (classified bool) {
+	ev.Flags, ev.SelfReported = pl.flags, pl.selfTold
+	done := uint32(0)
+	for _, f := range pl.fields {
+		if done>>f.id&1 == 0 && d.give(f, ev) {
+			done |= 1 << f.id
+		}
+	}
+	return done>>fieldClass&1 != 0
+}
+
+// give fills in a field; false if the record does not tell it.
+func (d *Decoder) give(f *scalar, ev *schemas.Event) (ok bool) {
+	switch f.id {
+	case fieldClass:
+		ev.Class = schemas.Class(f.number)
+		return true
+	case fieldResolution:
+		ev.ResolutionNanos = f.number
+		return true
+	case fieldActor:
+		if ev.Actor = d.key(&f.actor.key); ev.Actor.IsZero() {
+			return false
+		}
+		ev.ActorName = d.optional(f.actor.name)
+		return true
+	case fieldEnded:
+		ev.EndedNanos, ok = d.eval.time(f.ended)
+		return ok
+	case fieldOutcome, fieldMFA, fieldVerdict:
+		return d.giveWord(f, ev)
+	}
+	s := f.expr.literal
+	if !f.expr.isLiteral() {
+		if s, ok = d.eval.text(&f.expr); !ok {
+			return false
+		}
+		s = d.clean(s)
+	}
+	*textOf(ev, f.id) = s
+	return true
+}
+
+// textOf is where an event has a plain text.
+func textOf(ev *schemas.Event, id fieldID) *string {
+	switch id {
+	case fieldAction:
+		return &ev.Action
+	case fieldResource:
+		return &ev.Resource
+	case fieldTenant:
+		return &ev.Tenant
+	case fieldAuthority:
+		return &ev.Authority
+	case fieldScopes:
+		return &ev.Scopes
+	case fieldAuthMethod:
+		return &ev.AuthMethod
+	case fieldSourceIP:
+		return &ev.SourceIP
+	case fieldUserAgent:
+		return &ev.UserAgent
+	case fieldTraceID:
+		return &ev.TraceID
+	case fieldSpanID:
+		return &ev.SpanID
+	case fieldDecisionID:
+		return &ev.Decision.ID
+	case fieldPolicy:
+		return &ev.Decision.Policy
+	default:
+		return &ev.BindOnly
+	}
+}
+
+// giveWord fills in a field that is one of some words.
+func (d *Decoder) giveWord(f *scalar, ev *schemas.Event) bool {
+	n := f.number
+	if n < 0 {
+		s, ok := d.eval.text(&f.expr)
+		if !ok {
+			return false
+		}
+		if n, ok = wordOf(f.id, s); !ok {
+			return false
+		}
+	}
+	switch f.id {
+	case fieldOutcome:
+		ev.Outcome = schemas.Outcome(n)
+	case fieldMFA:
+		ev.MFA = schemas.MFA(n)
+	default:
+		ev.Decision.Verdict = schemas.Verdict(n)
+	}
+	return true
+}
+
+// wordOf reads a word of a field.
+func wordOf(id fieldID, s string) (n int64, ok bool) {
+	switch id {
+	case fieldOutcome:
+		v, ok := schemas.ParseOutcome(s)
+		return int64(v), ok
+	case fieldMFA:
+		v, ok := schemas.ParseMFA(s)
+		return int64(v), ok
+	case fieldVerdict:
+		v, ok := schemas.ParseVerdict(s)
+		return int64(v), ok
+	}
+	return 0, false
+}
+
+// optional evaluates a template that may not be there, or give nothing.
+func (d *Decoder) optional(x *expr) string {
+	if x == nil {
+		return ""
+	}
+	s, ok := d.eval.text(x)
+	if !ok {
+		return ""
+	}
+	return d.clean(s)
+}
+
+// key evaluates a key template. A value that is itself a secret becomes its
+// keyed HMAC, the same as the transform hmac gives.
+func (d *Decoder) key(x *keyExpr) schemas.Key {
+	k := d.eval.key(x)
+	if d.repaired && strings.ContainsRune(k.Value, utf8.RuneError) {
+		return schemas.Key{}
+	}
+	if !d.isClean(k.Value) {
+		k.Value = d.eval.keep(d.redactor.hash(k.Value))
+		d.out.SecretKeys++
+	}
+	return k
+}
+
+// elements is how often an entry is evaluated: once, or for each element of
+// the array that its [*] run through.
+func (d *Decoder) elements(star int32) int32 {
+	if star < 0 {
+		return 1
+	}
+	return d.eval.counts[star]
+}
+
+// at sets which element [*] stands for.
+func (d *Decoder) atElement(star, i int32) {
+	if star >= 0 {
+		d.eval.element = i
+	}
+}
+
+// lists appends what there may be several of.
+func (d *Decoder) lists(pl *plan, ev *schemas.Event) {
+	if len(pl.keys) > 0 {
+		d.addKeys(pl.keys, ev)
+	}
+	if len(pl.makes) > 0 {
+		d.addMakes(pl.makes, ev)
+	}
+	if len(pl.ends) > 0 {
+		d.addEnds(pl.ends, ev)
+	}
+	if len(pl.attributes) > 0 {
+		d.addAttributes(pl.attributes, ev)
+	}
+}
+
+// since is what was appended to a list from start on; nil for nothing.
+func since[T any](list []T, start int) []T {
+	if n := len(list); n > start {
+		return list[start:n:n]
+	}
+	return nil
+}
+
+// more appends a zero value and returns where it lies.
+func more[T any](list *[]T) *T {
+	n := len(*list)
+	*list = slices.Grow(*list, 1)[:n+1]
+	var zero T
+	x := &(*list)[n]
+	*x = zero
+	return x
+}
+
+func (d *Decoder) addKeys(list []*keyEntry, ev *schemas.Event) {
+	start := len(d.out.keys)
+	for _, en := range list {
+		for j := range d.elements(en.star) {
+			d.atElement(en.star, j)
+			d.eval.hidden = false
+			k := d.key(&en.key)
+			if k.IsZero() {
+				ev.Redacted = ev.Redacted || d.eval.hidden
+			} else if !slices.Contains(recent(d.out.keys[start:]), k) {
+				d.out.keys = append(d.out.keys, k)
+			}
+		}
+		d.eval.element = -1
+	}
+	ev.Keys = since(d.out.keys, start)
+}
+
+func (d *Decoder) addMakes(list []*makeEntry, ev *schemas.Event) {
+	start := len(d.out.makes)
+	for _, en := range list {
+		for j := range d.elements(en.star) {
+			d.atElement(en.star, j)
+			d.addMake(en, ev, start)
+		}
+		d.eval.element = -1
+	}
+	ev.Makes = since(d.out.makes, start)
+}
+
+// recent is as far back as repetitions are looked for: rules repeat what other
+// rules say, arrays of thousands of elements need not be compared pair by pair.
+func recent[T any](list []T) []T { return list[max(0, len(list)-64):] }
+
+// addMake appends a binding, if both its ends are there and differ: a login's
+// mint names one thing as both, and has no parent key.
+func (d *Decoder) addMake(en *makeEntry, ev *schemas.Event, start int) {
+	child := d.key(&en.child)
+	if child.IsZero() {
+		return
+	}
+	parent := d.key(&en.parent)
+	if parent.IsZero() || parent == child {
+		return
+	}
+	b := schemas.Binding{
+		Child: child, Parent: parent, ChildName: d.optional(en.childName), ParentName: d.optional(en.parentName),
+		Relation: en.relation, Strength: en.strength,
+		Proof: ev.ID, ProofNanos: ev.TimeNanos, Source: ev.Source, Evidence: ev.Evidence,
+	}
+	if !en.always {
+		if b.FromNanos = ev.TimeNanos; en.from != nil {
+			if t, ok := d.eval.time(en.from); ok {
+				b.FromNanos = t
+			}
+		}
+	}
+	b.UntilNanos = d.optionalTime(en.until)
+	b.ExpiresNanos = d.optionalTime(en.expires)
+	if b.Relation == schemas.RelationAuthenticated && !child.Kind.Principal() { // two names of one person have no second factor
+		b.AuthMethod, b.MFA = ev.AuthMethod, ev.MFA
+	}
+	if !slices.Contains(recent(d.out.makes[start:]), b) {
+		d.out.makes = append(d.out.makes, b)
+	}
+}
+
+func (d *Decoder) optionalTime(x *timeExpr) int64 {
+	if x == nil {
+		return 0
+	}
+	t, _ := d.eval.time(x)
+	return t
+}
+
+func (d *Decoder) addEnds(list []*endEntry, ev *schemas.Event) {
+	start := len(d.out.ends)
+	for _, en := range list {
+		for j := range d.elements(en.star) {
+			d.atElement(en.star, j)
+			if k := d.key(&en.key); !k.IsZero() {
+				d.out.ends = append(d.out.ends, schemas.End{Key: k, AtNanos: cmp.Or(d.optionalTime(en.at), ev.TimeNanos), Revoked: en.revoked})
+			}
+		}
+		d.eval.element = -1
+	}
+	ev.Ends = since(d.out.ends, start)
+}
+
+// addAttributes appends the attributes. Of two of one name the later one, in
+// the order of the rules, stays.
+func (d *Decoder) addAttributes(list []*attributeEntry, ev *schemas.Event) {
+	start := len(d.out.attributes)
+	for _, en := range list {
+		s, ok := d.eval.text(&en.expr)
+		if !ok {
+			continue
+		}
+		a := schemas.Attribute{Name: en.name, Value: d.clean(s)}
+		same := -1
+		if en.again {
+			same = slices.IndexFunc(d.out.attributes[start:], func(x schemas.Attribute) bool { return x.Name == a.Name })
+		}
+		if same >= 0 {
+			d.out.attributes[start+same] = a
+		} else {
+			d.out.attributes = append(d.out.attributes, a)
+		}
+	}
+	ev.Attributes = since(d.out.attributes, start)
+}
