@@ -10,6 +10,7 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 	"unsafe"
 
@@ -34,6 +35,9 @@ type DecoderOptions struct {
 	MaxItems       int    // of one record, default 100,000; also elements behind [*] of one item
 	MaxDeadBytes   int    // that a dead letter keeps of its record, default 64 KiB
 	HMACKey        []byte // keys the HMAC that replaces secrets
+	// Reference is about the time of records that were not stamped by Kafka, such
+	// as those of files: where a time tells no year, it lies before.
+	Reference time.Time
 }
 
 // maxInflation is how many times the limit of a record its unpacked content
@@ -64,6 +68,7 @@ type Decoder struct {
 	all   map[string]*topicState
 
 	// of the current record
+	record   *schemas.Record
 	out      *Decoded
 	evidence schemas.Evidence
 	index    int      // of the next item
@@ -167,6 +172,7 @@ func (d *Decoder) Decode(out *Decoded, rec *schemas.Record) {
 func (d *Decoder) decode(out *Decoded, rec *schemas.Record, sum [sha256.Size]byte) {
 	d.begin(out, rec.Topic)
 	d.evidence = schemas.Evidence{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, TimestampNanos: rec.TimestampNanos, RawSHA256: sum}
+	d.record = rec
 	s := text(rec.Value)
 	if len(s) > d.opts.MaxRecordBytes {
 		d.dead(schemas.DeadTooLarge, s, "the record has %d bytes, the limit is %d: raise the limit, or make the producer split it", len(s), d.opts.MaxRecordBytes)

@@ -1,6 +1,8 @@
 package ingest
 
 import (
+	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"catena/schemas"
@@ -33,19 +35,75 @@ func knownMember(name string) int {
 
 // knownSlot is where a program reads a member of $envelope.
 type knownSlot struct {
-	slot  int32
-	which int
+	slot   int32
+	which  int
+	header string                  // of the Kafka record; empty for a member
+	made   func(d *Decoder) string // of what is made when it is asked for
+}
+
+func newKnownSlot(slot int32, member, header string) knownSlot {
+	if header != "" {
+		return knownSlot{slot: slot, header: header}
+	}
+	k := knownSlot{slot: slot, which: knownMember(member)}
+	switch member {
+	case "position":
+		k.made = (*Decoder).position
+	case "timestamp":
+		k.made = (*Decoder).timestamp
+	}
+	return k
 }
 
 // fillKnown fills the slots of $envelope in the program that has just walked.
 func (d *Decoder) fillKnown(p *program) {
-	for _, k := range p.trie.known {
-		if s := d.known[k.which]; s != "" {
+	for i := range p.trie.known {
+		k := &p.trie.known[i]
+		s := d.known[k.which]
+		switch {
+		case k.header != "":
+			s = d.header(k.header)
+		case k.made != nil:
+			s = k.made(d)
+		}
+		if s != "" {
 			d.eval.fill(k.slot, value{text: s, kind: kindString})
 		} else {
 			d.eval.empty(k.slot)
 		}
 	}
+}
+
+// position is where the item at hand lies: an id for records that have none.
+func (d *Decoder) position() string {
+	arena := d.eval.arena
+	start := len(arena.buf)
+	arena.buf = append(append(arena.buf, d.evidence.Topic...), '/')
+	arena.buf = append(strconv.AppendInt(arena.buf, int64(d.evidence.Partition), 10), '/')
+	arena.buf = append(strconv.AppendInt(arena.buf, d.evidence.Offset, 10), '/')
+	arena.buf = strconv.AppendInt(arena.buf, int64(d.index), 10)
+	return arena.since(start)
+}
+
+// timestamp is when Kafka got the record: the time of records that tell none.
+func (d *Decoder) timestamp() string {
+	if d.evidence.TimestampNanos == 0 {
+		return ""
+	}
+	arena := d.eval.arena
+	start := len(arena.buf)
+	arena.buf = time.Unix(0, d.evidence.TimestampNanos).UTC().AppendFormat(arena.buf, time.RFC3339Nano)
+	return arena.since(start)
+}
+
+// header is the first header of a name.
+func (d *Decoder) header(name string) string {
+	for _, h := range d.record.Headers {
+		if h.Key == name && utf8.Valid(h.Value) {
+			return text(h.Value)
+		}
+	}
+	return ""
 }
 
 // naming gives a name to what stands at a path. Of several paths of one name

@@ -15,7 +15,7 @@ import (
 func knownYAML() string {
 	y := header + "attributes:\n"
 	for _, name := range sources.EnvelopeMembers() {
-		if name != "topic" && name != "scope" {
+		if name != "topic" && name != "scope" && name != "position" && name != "timestamp" {
 			y += fmt.Sprintf("  %s: '{$envelope.%s}'\n", name, name)
 		}
 	}
@@ -170,6 +170,20 @@ func TestCloudEventHeaders(t *testing.T) {
 	d.Decode(&out, &schemas.Record{Topic: "t", Value: []byte(`{"match":1}`)})
 	if len(out.Events) != 2 || out.Events[0].Tenant != "//acme t 7 door" || out.Events[1].Tenant != "" {
 		t.Errorf("got:\n%s", textOfDecoded(&out))
+	}
+}
+
+// TestPosition: records without id, time or sender have those of Kafka.
+func TestPosition(t *testing.T) {
+	d := testDecoder(t, DecoderOptions{}, "name: test\nmatch: {match: present}\nid: ['{$envelope.position}']\ntime: '{$envelope.timestamp}'\ntenant: '{$envelope.position}'\nresource: '{$envelope.header.\"x-sender\"}'\n")
+	rec := schemas.Record{Topic: "t", Partition: 3, Offset: 7, TimestampNanos: 1795452232281000000, Headers: []schemas.Header{{Key: "x-sender", Value: []byte("desk")}}, Value: []byte("[{\"match\":1},{\"match\":1}]")}
+	var out Decoded
+	d.Decode(&out, &rec)
+	if len(out.Events) != 2 || out.Events[0].Tenant != "t/3/7/0" || out.Events[1].Tenant != "t/3/7/1" || out.Events[0].ID == out.Events[1].ID || out.Events[1].TimeNanos != rec.TimestampNanos || out.Events[1].Resource != "desk" {
+		t.Errorf("got:\n%s", textOfDecoded(&out))
+	}
+	if out := decode(d, `{"match":1}`); len(out.Dead) != 1 || out.Dead[0].Reason != schemas.DeadMissingField {
+		t.Errorf("without a time:\n%s", textOfDecoded(out))
 	}
 }
 

@@ -80,9 +80,9 @@ func (t *trie) slot(p sources.Path) int32 {
 		return s
 	}
 	n := t.root
-	if which := p.EnvelopeMember(); which >= 0 {
+	if member, header := p.Envelope(); member != "" || header != "" {
 		n = &node{star: -1} // outside of every document
-		t.known = append(t.known, knownSlot{int32(len(t.slots)), which})
+		t.known = append(t.known, newKnownSlot(int32(len(t.slots)), member, header))
 	} else {
 		for i := range p {
 			n = t.child(n, p[:i+1])

@@ -186,14 +186,18 @@ func (d *Decoder) repair(doc string, level int) {
 // day behind, the time at which Kafka got the record; the zone is taken to be
 // UTC. Other times stay as they are.
 func (d *Decoder) syslogTime(s string) string {
-	if len(s) < bsdTimeLen || d.evidence.TimestampNanos == 0 {
+	now := d.opts.Reference
+	if d.evidence.TimestampNanos != 0 {
+		now = time.Unix(0, d.evidence.TimestampNanos)
+	}
+	if len(s) < bsdTimeLen || now.IsZero() {
 		return s
 	}
 	t, err := time.Parse(time.Stamp, s[:bsdTimeLen])
 	if err != nil {
 		return s
 	}
-	now := time.Unix(0, d.evidence.TimestampNanos).UTC().Add(24 * time.Hour)
+	now = now.UTC().Add(24 * time.Hour)
 	t = time.Date(now.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), 0, time.UTC)
 	if t.After(now) {
 		t = time.Date(now.Year()-1, t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), 0, time.UTC)

@@ -218,7 +218,7 @@ func (c *config) decoder() ingest.DecoderOptions {
 		f.Scope = scope
 		topics[topic] = f
 	}
-	return ingest.DecoderOptions{Topics: topics, MaxRecordBytes: int(c.MaxRecord), HMACKey: []byte(c.HMACKey)}
+	return ingest.DecoderOptions{Topics: topics, MaxRecordBytes: int(c.MaxRecord), HMACKey: []byte(c.HMACKey), Reference: time.Now()}
 }
 
 // bytesize is a number of bytes, written 512MiB, 2GiB or plainly.
