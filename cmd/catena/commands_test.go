@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -39,6 +41,20 @@ func TestStitchReadsStandardInput(t *testing.T) {
 	if n := strings.Count(updates, "\n"); n < 7 {
 		t.Errorf("--updates prints %d lines, want each row at least once", n)
 	}
+}
+
+// TestReadmeListsSettings: the table is what `catena run --help` prints.
+func TestReadmeListsSettings(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachField(&config{}, func(name string, f reflect.StructField, _ reflect.Value) error {
+		if row := fmt.Sprintf("| `%s` |", name); !strings.Contains(string(readme), row) || !strings.Contains(string(readme), f.Tag.Get("desc")) {
+			t.Errorf("README.md lacks %s with the words %q", name, f.Tag.Get("desc"))
+		}
+		return nil
+	})
 }
 
 func TestHelpTeaches(t *testing.T) {

@@ -163,7 +163,14 @@ func TestSourcesCatalogue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, s := range list {
+		if !strings.Contains(string(readme), "| `"+s.Name+"` |") {
+			t.Errorf("README.md has no row for %s", s.Name)
+		}
 		goldens, err := filepath.Glob(filepath.Join("../../schemas/sources", s.Name, "testdata", "*.golden"))
 		if err != nil {
 			t.Fatal(err)

@@ -68,7 +68,7 @@ type fileReport struct {
 	Records   int64                    `json:"records"`
 	Envelopes map[string]int           `json:"envelopes"` // the chain, outermost first, and how many items it held
 	Sources   map[string]*sourceReport `json:"sources"`
-	Skipped   map[string]int           `json:"skipped"` // by envelopes
+	Skipped   map[string]*skipped      `json:"skipped"` // by envelopes, and what of their kind no source knows
 	Dead      int                      `json:"not_decoded"`
 	Mistakes  []*mistake               `json:"mistakes"`
 
@@ -82,8 +82,22 @@ type sourceReport struct {
 	Unclassified map[string]int `json:"unclassified"` // actions to which no rule gave a class
 	Keys         map[string]int `json:"keys"`         // by kind:namespace
 	Bindings     map[string]int `json:"bindings"`     // child ← parent, relation, strength
-	Skipped      map[string]int `json:"skipped"`
-	Redacted     int            `json:"redacted"` // events with a placeholder where a key belongs
+	Redacted     int            `json:"redacted"`     // events with a placeholder where a key belongs
+
+	Skipped map[string]*skipped `json:"skipped"`
+}
+
+// skipped counts what was left out on purpose under one name.
+type skipped struct {
+	Count  int   `json:"count"`
+	Record int64 `json:"record"` // where the first is, from 0
+}
+
+func skip(m map[string]*skipped, name string, count int, record int64) {
+	if m[name] == nil {
+		m[name] = &skipped{Record: record}
+	}
+	m[name].Count += count
 }
 
 // mistake is what several items have in common that were not decoded.
@@ -100,13 +114,13 @@ type mistake struct {
 }
 
 func newFileReport(name string) *fileReport {
-	return &fileReport{File: name, Envelopes: map[string]int{}, Sources: map[string]*sourceReport{}, Skipped: map[string]int{}, Mistakes: []*mistake{}}
+	return &fileReport{File: name, Envelopes: map[string]int{}, Sources: map[string]*sourceReport{}, Skipped: map[string]*skipped{}, Mistakes: []*mistake{}}
 }
 
 func (r *fileReport) source(name string) *sourceReport {
 	s := r.Sources[name]
 	if s == nil {
-		s = &sourceReport{Classes: map[string]int{}, Unclassified: map[string]int{}, Keys: map[string]int{}, Bindings: map[string]int{}, Skipped: map[string]int{}}
+		s = &sourceReport{Classes: map[string]int{}, Unclassified: map[string]int{}, Keys: map[string]int{}, Bindings: map[string]int{}, Skipped: map[string]*skipped{}}
 		r.Sources[name] = s
 	}
 	return s
@@ -141,9 +155,9 @@ func (r *fileReport) add(out *ingest.Decoded, items []ingest.Recognition) {
 	}
 	for _, s := range out.Skips {
 		if s.Source == "" {
-			r.Skipped[s.Name] += s.Count
+			skip(r.Skipped, s.Name, s.Count, r.Records)
 		} else {
-			r.source(s.Source).Skipped[s.Name] += s.Count
+			skip(r.source(s.Source).Skipped, s.Name, s.Count, r.Records)
 		}
 	}
 	nearest := map[int]ingest.Nearest{}
@@ -213,12 +227,12 @@ func (r *fileReport) print(x *shower) {
 		x.counts("    no rule names", s.Unclassified)
 		x.counts("    keys", s.Keys)
 		x.counts("    binds", s.Bindings)
-		x.counts("    skipped", s.Skipped)
+		x.skips("    skipped", s.Skipped)
 		if s.Redacted > 0 {
 			x.printf("    redacted       %d events with a placeholder where a key belongs\n", s.Redacted)
 		}
 	}
-	x.counts("  skipped", r.Skipped)
+	x.skips("  skipped", r.Skipped)
 	if r.Dead == 0 {
 		return
 	}
@@ -244,6 +258,14 @@ func (x *shower) counts(title string, m map[string]int) {
 			title = ""
 		}
 		x.printf("%-17s %6d  %s\n", title, m[name], safe(name))
+	}
+}
+
+// skips writes what was left out, with a place to look at.
+func (x *shower) skips(title string, m map[string]*skipped) {
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		x.printf("%-17s %6d  %s, first record %d\n", title, m[name].Count, safe(name), m[name].Record)
+		title = ""
 	}
 }
 
