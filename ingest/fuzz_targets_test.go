@@ -10,6 +10,7 @@ func FuzzSourceAwsCloudtrail(f *testing.F)       { fuzzSource(f, "aws.cloudtrail
 func FuzzSourceAzureActivity(f *testing.F)       { fuzzSource(f, "azure.activity") }
 func FuzzSourceBedrockAgentcore(f *testing.F)    { fuzzSource(f, "bedrock.agentcore") }
 func FuzzSourceBedrockInvocation(f *testing.F)   { fuzzSource(f, "bedrock.invocation") }
+func FuzzSourceClaudeCode(f *testing.F)          { fuzzSource(f, "claude_code") }
 func FuzzSourceEntraAudit(f *testing.F)          { fuzzSource(f, "entra.audit") }
 func FuzzSourceEntraSignin(f *testing.F)         { fuzzSource(f, "entra.signin") }
 func FuzzSourceEnvoyAccess(f *testing.F)         { fuzzSource(f, "envoy.access") }
@@ -19,6 +20,7 @@ func FuzzSourceGoogleWorkspace(f *testing.F)     { fuzzSource(f, "google.workspa
 func FuzzSourceKubernetesAudit(f *testing.F)     { fuzzSource(f, "kubernetes.audit") }
 func FuzzSourceLangfuse(f *testing.F)            { fuzzSource(f, "langfuse") }
 func FuzzSourceLangsmith(f *testing.F)           { fuzzSource(f, "langsmith") }
+func FuzzSourceMcpJsonrpc(f *testing.F)          { fuzzSource(f, "mcp.jsonrpc") }
 func FuzzSourceMicrosoft365(f *testing.F)        { fuzzSource(f, "microsoft.365") }
 func FuzzSourceMicrosoftGraph(f *testing.F)      { fuzzSource(f, "microsoft.graph") }
 func FuzzSourceOktaSystem(f *testing.F)          { fuzzSource(f, "okta.system") }
