@@ -22,6 +22,8 @@ FUZZ ?= ^Fuzz
 FUZZSKIP ?= ^FuzzSource
 FUZZPARALLEL ?=
 FUZZTIME ?= 60s
+SEEDS ?= 2000
+META ?= 200
 KAFKA_PORT ?= 9092
 KAFKA_DATA ?= $(CACHE)/kafka-data
 
@@ -34,7 +36,7 @@ need_go = $(call need,go,install Go 1.26 or newer (go.dev/dl))
 every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 1 } \
 	END { if (bad) print "make $@: a test that had to run did not" > "/dev/stderr"; exit bad }'
 
-.PHONY: help build demo demo-live test test-kafka check bench fuzz fuzz-sources kafka clean \
+.PHONY: help build demo demo-live test test-kafka check sim bench fuzz fuzz-sources kafka clean \
 	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache
 
 help: ## print this list
@@ -63,6 +65,10 @@ test-kafka: libchdb kafka-fetch ## run the tests against a real Kafka broker and
 		go test ./sinks/embedded -run 'Client' -count=1 -v -timeout 10m | $(every_test)
 
 check: fmt-check tidy-check vet imports lint race ## everything that must hold before a commit, next to the tests
+
+sim: ## play 2,000 made-up worlds against the truth, and 200 of them in twenty deliveries each (SEEDS=… META=…)
+	@$(need_go)
+	@go test ./correlate/simtest -run '^(TestTruth|TestMetamorphic)$$' -seeds $(SEEDS) -meta $(META) -count=1 -v -timeout 20m | $(every_test)
 
 bench: libchdb ## run the benchmarks (BENCH=regexp PKG=./… COUNT=6 for benchstat, BENCHTIME=1s)
 	@$(need_go)

@@ -1,0 +1,305 @@
+package simtest
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"catena/correlate"
+	"catena/schemas"
+)
+
+// place is one partition.
+type place struct {
+	topic string
+	index int32
+}
+
+// plan is one way of delivering the records of a world.
+type plan struct {
+	seed     uint64
+	order    order
+	bounded  bool // finite lateness and window: what is final leaves memory
+	copies   int  // of a hundred records, how many lie twice in the log
+	crashes  int
+	zombies  bool // whoever crashed goes on writing for a while
+	maxBatch int
+}
+
+// order is how the partitions are read.
+type order int
+
+const (
+	byArrival  order = iota // as a consumer that keeps up
+	interwoven              // partitions at random, each in its own order
+	oneByOne                // one partition after the other, as after an outage
+	shuffled                // any order at all: needs an engine that waits for ever
+	backwards
+	orders
+)
+
+var orderNames = [orders]string{"by_arrival", "interwoven", "one_by_one", "shuffled", "backwards"}
+
+func (p plan) String() string {
+	return fmt.Sprintf("%s bounded=%v copies=%d%% crashes=%d zombies=%v batch<=%d (%d)", orderNames[p.order], p.bounded, p.copies, p.crashes, p.zombies, p.maxBatch, p.seed)
+}
+
+// drawPlan draws one of the many ways.
+func drawPlan(seed uint64) plan {
+	rng := rand.New(rand.NewPCG(seed, 3))
+	p := plan{seed: seed, order: order(rng.IntN(int(orders))), copies: pick(rng, []int{0, 10, 40}), crashes: rng.IntN(4),
+		zombies: rng.IntN(2) == 0 && !staleWriterWins, maxBatch: pick(rng, []int{1, 4, 32, 1000})}
+	p.bounded = p.order <= oneByOne && rng.IntN(2) == 0
+	return p
+}
+
+// player delivers a world to an engine as Kafka and crashes make it.
+type player struct {
+	t    testing.TB
+	w    *World
+	plan plan
+	rng  *rand.Rand
+
+	feed      []*schemas.Event // in the order in which they are read
+	lowest    map[schemas.ID]schemas.Evidence
+	committed int
+	owner     int64
+
+	engine *correlate.Engine
+	zombie *correlate.Engine // who crashed and does not know it
+	beyond []*schemas.Event  // what the zombie reads next
+	out    correlate.Output
+	tab    *table
+	model  model
+	seen   map[schemas.ID]uint64 // version last written by the living engine
+	fail   string                // first thing that went wrong
+}
+
+func newPlayer(t testing.TB, w *World, p plan) *player {
+	pl := &player{t: t, w: w, plan: p, rng: rand.New(rand.NewPCG(p.seed, 4)), owner: 1000, tab: newTable(),
+		lowest: map[schemas.ID]schemas.Evidence{}}
+	pl.layOut()
+	pl.start()
+	return pl
+}
+
+func (pl *player) config() correlate.Config {
+	if pl.plan.bounded {
+		return correlate.Config{Skew: Skew, OutOfOrderness: Bound, AllowedLateness: Lateness, Window: Window}
+	}
+	return correlate.Config{Skew: Skew, OutOfOrderness: Bound, AllowedLateness: correlate.Forever, Window: correlate.Forever}
+}
+
+// layOut puts the records that arrive into the order in which they are read,
+// some of them twice.
+func (pl *player) layOut() {
+	logs := map[place][]*schemas.Event{}
+	for i := range pl.w.Events {
+		if pl.w.Lost[i] {
+			continue
+		}
+		ev := &pl.w.Events[i]
+		at := place{ev.Evidence.Topic, ev.Evidence.Partition}
+		logs[at] = append(logs[at], ev)
+		pl.lowest[ev.ID] = ev.Evidence
+		if pl.rng.IntN(100) < pl.plan.copies {
+			c := *ev
+			c.Evidence.Offset += 10_000
+			if pl.rng.IntN(2) == 0 { // the producer sent it again, elsewhere
+				c.Evidence.Partition = 1 - c.Evidence.Partition
+			}
+			c.Evidence.TimestampNanos += int64(pl.rng.IntN(3)) * int64(Bound)
+			at := place{c.Evidence.Topic, c.Evidence.Partition}
+			logs[at] = append(logs[at], &c)
+			if evidenceOrder(&c.Evidence, &ev.Evidence) < 0 {
+				pl.lowest[ev.ID] = c.Evidence
+			}
+		}
+	}
+	places := make([]place, 0, len(logs))
+	for at, log := range logs {
+		places = append(places, at)
+		slices.SortStableFunc(log, func(a, b *schemas.Event) int {
+			return cmp.Or(cmp.Compare(a.Evidence.TimestampNanos, b.Evidence.TimestampNanos), cmp.Compare(a.Evidence.Offset, b.Evidence.Offset))
+		})
+	}
+	slices.SortFunc(places, func(a, b place) int { return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.index, b.index)) })
+	pl.feed = readOrder(pl.rng, pl.plan.order, places, logs)
+}
+
+func readOrder(rng *rand.Rand, how order, places []place, logs map[place][]*schemas.Event) (feed []*schemas.Event) {
+	switch how {
+	case interwoven:
+		for len(places) > 0 {
+			i := rng.IntN(len(places))
+			at := places[i]
+			n := min(1+rng.IntN(6), len(logs[at]))
+			feed = append(feed, logs[at][:n]...)
+			if logs[at] = logs[at][n:]; len(logs[at]) == 0 {
+				places = slices.Delete(places, i, i+1)
+			}
+		}
+		return feed
+	case oneByOne:
+		rng.Shuffle(len(places), func(i, j int) { places[i], places[j] = places[j], places[i] })
+	}
+	for _, at := range places {
+		feed = append(feed, logs[at]...)
+	}
+	switch how {
+	case byArrival:
+		slices.SortStableFunc(feed, func(a, b *schemas.Event) int {
+			return cmp.Compare(a.Evidence.TimestampNanos, b.Evidence.TimestampNanos)
+		})
+	case backwards:
+		slices.Reverse(feed)
+	case shuffled:
+		rng.Shuffle(len(feed), func(i, j int) { feed[i], feed[j] = feed[j], feed[i] })
+	}
+	return feed
+}
+
+func evidenceOrder(a, b *schemas.Evidence) int {
+	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
+}
+
+// start starts an engine that owns all partitions, and gives it back what is
+// in the tables.
+func (pl *player) start() {
+	pl.engine = correlate.New(pl.config())
+	pl.model = newModel(pl.plan.bounded)
+	pl.seen = map[schemas.ID]uint64{}
+	for _, ev := range pl.feed {
+		at := place{ev.Evidence.Topic, ev.Evidence.Partition}
+		if _, ok := pl.model.newest[at]; !ok {
+			pl.engine.Assign(at.topic, at.index, pl.owner)
+			pl.model.newest[at] = math.MinInt64
+		}
+	}
+	rows := pl.tab.load()
+	pl.engine.Restore(&pl.out, pl.tab.loadBindings(), rows)
+	for _, a := range rows {
+		pl.model.restore(a)
+	}
+	pl.take(&pl.out)
+}
+
+// run delivers everything and returns what went wrong, if anything did.
+func (pl *player) run() string {
+	crashes := pl.plan.crashes
+	for done := 0; done < len(pl.feed) && pl.fail == ""; {
+		n := min(1+pl.rng.IntN(pl.plan.maxBatch), len(pl.feed)-done)
+		batch := pl.feed[done : done+n]
+		done += n
+		pl.process(batch)
+		if pl.rng.IntN(3) == 0 {
+			pl.tab.commit()
+			pl.committed = done
+		}
+		if crashes > 0 && pl.rng.IntN(max(1, len(pl.feed)/n)) < 2 {
+			crashes--
+			pl.crash(done)
+			done = pl.committed
+		}
+	}
+	return pl.fail
+}
+
+// process hands a batch over, in memory that is the engine's for the call only.
+func (pl *player) process(batch []*schemas.Event) {
+	events := make([]schemas.Event, len(batch))
+	for i, ev := range batch {
+		events[i] = ev.Clone()
+	}
+	pl.haunt(len(batch))
+	pl.engine.Process(&pl.out, events)
+	for i := range events {
+		pl.model.take(&events[i])
+		scribble(&events[i])
+	}
+	pl.model.settle()
+	pl.take(&pl.out)
+	pl.checkHeld()
+}
+
+// haunt lets the zombie read on from where it stood, and write.
+func (pl *player) haunt(n int) {
+	if pl.zombie == nil {
+		return
+	}
+	n = min(n, len(pl.beyond))
+	events := make([]schemas.Event, n)
+	for i, ev := range pl.beyond[:n] {
+		events[i] = ev.Clone()
+	}
+	pl.beyond = pl.beyond[n:]
+	var out correlate.Output
+	pl.zombie.Process(&out, events)
+	pl.tab.write(&out)
+	if n == 0 || pl.rng.IntN(3) == 0 {
+		pl.zombie = nil
+	}
+}
+
+// crash loses what was not yet durable. The one who crashed may not know it,
+// and go on writing.
+func (pl *player) crash(done int) {
+	if pl.plan.zombies && pl.rng.IntN(2) == 0 {
+		pl.zombie, pl.beyond = pl.engine, pl.feed[done:]
+	}
+	pl.tab.crash(pl.rng)
+	pl.owner += 1000
+	pl.start()
+}
+
+// scribble overwrites the slices of an event that was handed over, as a decoder
+// does that uses them again.
+func scribble(ev *schemas.Event) {
+	for i := range ev.Keys {
+		ev.Keys[i] = schemas.Key{Kind: schemas.KindToken, Namespace: "jti", Value: "scribble"}
+	}
+	for i := range ev.Makes {
+		ev.Makes[i] = schemas.Binding{}
+	}
+	for i := range ev.Ends {
+		ev.Ends[i] = schemas.End{}
+	}
+}
+
+// take checks what a call said, and writes it to the table.
+func (pl *player) take(out *correlate.Output) {
+	for _, a := range out.Actions {
+		i := pl.w.indexOf(a.ID)
+		if i < 0 {
+			continue // the end of time
+		}
+		if v := pl.seen[a.ID]; a.Version <= v {
+			pl.failf(i, a, "version %d after %d", a.Version, v)
+		}
+		pl.seen[a.ID] = a.Version
+		if t := &pl.w.Truth[i]; a.Grade == schemas.GradeProven && !t.Contested && !slices.Contains(t.Roots, a.Root) {
+			pl.failf(i, a, "proven and wrong, if only for a while: in truth it is one of %v", t.Roots)
+		}
+	}
+	pl.tab.write(out)
+}
+
+func (pl *player) failf(i int, a *schemas.Action, format string, args ...any) {
+	if pl.fail == "" {
+		pl.fail = fmt.Sprintf("event %d, delivery %v\n%s\n%s\n%s", i, pl.plan, fmt.Sprintf(format, args...), show(a), pl.w.around(i))
+	}
+}
+
+func show(a *schemas.Action) string {
+	s := fmt.Sprintf("got %v %v root %v frontier %v cause %v flags %v version %d", a.Grade, a.Reason, a.Root, a.Frontier, a.CauseGrade, a.Flags, a.Version)
+	for _, h := range a.Hops {
+		s += fmt.Sprintf("\n    %v %v %v lent=%v", h.Relation, h.Strength, h.Key, h.Lent)
+	}
+	for _, c := range a.Candidates {
+		s += fmt.Sprintf("\n    or %v of %v", c.Parent, c.Root)
+	}
+	return s
+}

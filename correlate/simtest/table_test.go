@@ -1,0 +1,103 @@
+package simtest
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"math/rand/v2"
+	"slices"
+
+	"catena/correlate"
+	"catena/schemas"
+)
+
+// table is what the rows and bindings written so far look like in the
+// database: of each the one with the highest version.
+type table struct {
+	rows     map[schemas.ID]*schemas.Action
+	bindings map[bindingID]schemas.Binding
+
+	// What was written since the last commit, call by call, and what stood
+	// before it: a crash may lose the end of it.
+	pending []correlate.Output
+	durable *table
+}
+
+type bindingID struct {
+	child, parent schemas.Key
+	relation      schemas.Relation
+	strength      schemas.Strength
+	from          int64
+}
+
+func newTable() *table {
+	return &table{rows: map[schemas.ID]*schemas.Action{}, bindings: map[bindingID]schemas.Binding{}}
+}
+
+// write takes over what a call had to say.
+func (t *table) write(out *correlate.Output) {
+	o := correlate.Output{Actions: slices.Clone(out.Actions), Bindings: slices.Clone(out.Bindings)}
+	t.pending = append(t.pending, o)
+	t.apply(o.Actions, o.Bindings)
+	out.Reset()
+}
+
+func (t *table) apply(rows []*schemas.Action, bindings []schemas.Binding) {
+	for _, a := range rows {
+		if old := t.rows[a.ID]; old == nil || a.Version > old.Version {
+			t.rows[a.ID] = a
+		}
+	}
+	for _, b := range bindings {
+		id := bindingID{b.Child, b.Parent, b.Relation, b.Strength, b.FromNanos}
+		if old, ok := t.bindings[id]; !ok || b.Version > old.Version {
+			t.bindings[id] = b
+		}
+	}
+}
+
+// commit makes all durable that was written.
+func (t *table) commit() {
+	t.durable, t.pending = &table{rows: maps.Clone(t.rows), bindings: maps.Clone(t.bindings)}, nil
+}
+
+// crash loses the end of what was written since the last commit. Of a batch
+// the bindings are written first and then the rows, shard by shard.
+func (t *table) crash(rng *rand.Rand) {
+	pending, durable := t.pending, t.durable
+	t.rows, t.bindings = map[schemas.ID]*schemas.Action{}, map[bindingID]schemas.Binding{}
+	if durable != nil {
+		t.rows, t.bindings = durable.rows, durable.bindings
+	}
+	n := rng.IntN(len(pending) + 1)
+	for i, o := range pending[:n] {
+		rows := o.Actions
+		if i == n-1 {
+			rows = slices.DeleteFunc(slices.Clone(rows), func(*schemas.Action) bool { return rng.IntN(2) == 0 })
+		}
+		t.apply(rows, o.Bindings)
+	}
+	t.commit()
+}
+
+// load gives the rows as the database does, in a fixed order: without the
+// bindings that their events made, which stand in their own table.
+func (t *table) load() []*schemas.Action {
+	rows := make([]*schemas.Action, 0, len(t.rows))
+	for _, a := range t.rows {
+		c := *a
+		c.Makes, c.Ends = nil, nil
+		rows = append(rows, &c)
+	}
+	slices.SortFunc(rows, func(a, b *schemas.Action) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return rows
+}
+
+func (t *table) loadBindings() []schemas.Binding {
+	out := slices.Collect(maps.Values(t.bindings))
+	slices.SortFunc(out, func(a, b schemas.Binding) int {
+		return cmp.Or(a.Child.Compare(b.Child), a.Parent.Compare(b.Parent), cmp.Compare(a.FromNanos, b.FromNanos),
+			cmp.Compare(a.Relation, b.Relation), cmp.Compare(a.Strength, b.Strength))
+	})
+	return out
+}
