@@ -9,17 +9,23 @@ import (
 	"testing"
 )
 
-// TestSourcesDoc does what docs/sources.md says. A fenced block with a file's
-// name behind its language is written; a console block is run, each command
-// behind its $, and what follows is what it must print.
+// TestSourcesDoc does what the pages on formats of one's own say. A fenced
+// block with a file's name behind its language is written; a console block is
+// run, each command behind its $, and what follows is what it must print.
 func TestSourcesDoc(t *testing.T) {
-	text, err := os.ReadFile("../../docs/sources.md")
-	if err != nil {
-		t.Fatal(err)
+	for page, commands := range map[string]int{"sources.md": 5, "envoy.md": 2} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "docs", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(page, func(t *testing.T) { testPage(t, string(text), commands) })
 	}
+}
+
+func testPage(t *testing.T, text string, commands int) {
 	t.Chdir(t.TempDir())
 	ran := 0
-	for _, b := range fencedBlocks(string(text)) {
+	for _, b := range fencedBlocks(text) {
 		switch words := strings.Fields(b.info); {
 		case b.info == "console":
 			ran += runConsole(t, b.text)
@@ -30,7 +36,7 @@ func TestSourcesDoc(t *testing.T) {
 			write(t, words[1], b.text)
 		}
 	}
-	if ran < 5 {
+	if ran < commands {
 		t.Errorf("only %d commands were found", ran)
 	}
 }
