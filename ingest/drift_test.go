@@ -29,6 +29,8 @@ var membersOfEnvelopes = map[string][]string{
 	"logEvents":       {"logEvents", "messageType", "message"},
 	"specversion":     {"data", "data_base64", "specversion", "source", "type", "id"},
 	"subscription":    {"message", "data", "subscription"},
+	"syslogtag":       {"syslogtag", "programname", "msg"},
+	"journald":        {"journald", "message"},
 }
 
 // mustHave are the member names without which a source does not recognise a
@@ -108,7 +110,7 @@ func decodeDoc(t *testing.T, d *Decoder, doc any) *Decoded {
 		t.Fatal(err)
 	}
 	var out Decoded
-	d.Decode(&out, &schemas.Record{Topic: "drift", Value: value})
+	d.Decode(&out, &schemas.Record{Topic: "drift", Value: value, TimestampNanos: 1_772_441_700_000_000_000})
 	if len(out.Events)+len(out.Dead)+len(out.Skips) == 0 {
 		t.Fatalf("the record vanished: %s", value)
 	}

@@ -17,9 +17,12 @@ func FuzzSourceEnvoyAccess(f *testing.F)         { fuzzSource(f, "envoy.access")
 func FuzzSourceGcpAudit(f *testing.F)            { fuzzSource(f, "gcp.audit") }
 func FuzzSourceGithubAudit(f *testing.F)         { fuzzSource(f, "github.audit") }
 func FuzzSourceGoogleWorkspace(f *testing.F)     { fuzzSource(f, "google.workspace") }
+func FuzzSourceKeycloak(f *testing.F)            { fuzzSource(f, "keycloak") }
 func FuzzSourceKubernetesAudit(f *testing.F)     { fuzzSource(f, "kubernetes.audit") }
 func FuzzSourceLangfuse(f *testing.F)            { fuzzSource(f, "langfuse") }
 func FuzzSourceLangsmith(f *testing.F)           { fuzzSource(f, "langsmith") }
+func FuzzSourceLinuxSshd(f *testing.F)           { fuzzSource(f, "linux.sshd") }
+func FuzzSourceLinuxSudo(f *testing.F)           { fuzzSource(f, "linux.sudo") }
 func FuzzSourceMcpJsonrpc(f *testing.F)          { fuzzSource(f, "mcp.jsonrpc") }
 func FuzzSourceMicrosoft365(f *testing.F)        { fuzzSource(f, "microsoft.365") }
 func FuzzSourceMicrosoftGraph(f *testing.F)      { fuzzSource(f, "microsoft.graph") }
@@ -29,5 +32,8 @@ func FuzzSourceOpenaiAudit(f *testing.F)         { fuzzSource(f, "openai.audit")
 func FuzzSourceOpeninference(f *testing.F)       { fuzzSource(f, "openinference") }
 func FuzzSourceOpenllmetry(f *testing.F)         { fuzzSource(f, "openllmetry") }
 func FuzzSourceOtelGenai(f *testing.F)           { fuzzSource(f, "otel.genai") }
+func FuzzSourcePostgres(f *testing.F)            { fuzzSource(f, "postgres") }
+func FuzzSourceSpireServer(f *testing.F)         { fuzzSource(f, "spire.server") }
 func FuzzSourceTeleportAudit(f *testing.F)       { fuzzSource(f, "teleport.audit") }
+func FuzzSourceVaultAudit(f *testing.F)          { fuzzSource(f, "vault.audit") }
 func FuzzSourceVerifiedpermissions(f *testing.F) { fuzzSource(f, "verifiedpermissions") }
