@@ -104,22 +104,32 @@ func privateIP(s string) bool {
 }
 
 // lower and upper leave a text that is already so where it is.
-func lower(e *evaluator, s string) string {
-	for i := range len(s) {
-		if c := s[i]; 'A' <= c && c <= 'Z' || c >= 0x80 {
-			return e.keep(strings.ToLower(s))
-		}
-	}
-	return s
-}
+func lower(e *evaluator, s string) string { return e.cased(s, 'A', 'Z', strings.ToLower) }
 
-func upper(e *evaluator, s string) string {
+func upper(e *evaluator, s string) string { return e.cased(s, 'a', 'z', strings.ToUpper) }
+
+// cased turns the ASCII letters from first to last into those of the other
+// case; all is the slow way, for texts that are not ASCII.
+func (e *evaluator) cased(s string, first, last byte, all func(string) string) string {
+	some := false
 	for i := range len(s) {
-		if c := s[i]; 'a' <= c && c <= 'z' || c >= 0x80 {
-			return e.keep(strings.ToUpper(s))
+		c := s[i]
+		if c >= 0x80 {
+			return e.keep(all(s))
+		}
+		some = some || first <= c && c <= last
+	}
+	if !some {
+		return s
+	}
+	start := len(e.arena.buf)
+	e.arena.buf = append(e.arena.buf, s...)
+	for i, c := range e.arena.buf[start:] {
+		if first <= c && c <= last {
+			e.arena.buf[start+i] = c ^ 0x20
 		}
 	}
-	return s
+	return e.arena.since(start)
 }
 
 // maxReplaced bounds what replace can blow a text up to.

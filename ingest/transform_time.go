@@ -17,6 +17,8 @@ func later(duration string) (transformFunc, error) {
 		if !ok {
 			return ""
 		}
-		return e.keep(time.Unix(0, nanos).Add(d).UTC().Format(time.RFC3339Nano))
+		start := len(e.arena.buf)
+		e.arena.buf = time.Unix(0, nanos).Add(d).UTC().AppendFormat(e.arena.buf, time.RFC3339Nano)
+		return e.arena.since(start)
 	}, nil
 }

@@ -142,8 +142,11 @@ func Placeholder(v string) bool {
 	if strings.HasSuffix(v, "EXAMPLE") && len(v) >= 16 { // documentation keys, AKIAIOSFODNN7EXAMPLE
 		return true
 	}
-	if len(v) >= 16 && strings.Trim(strings.TrimRight(v, "="), "A") == "" { // base64 of nothing but zeros
-		return true
+	switch v[0] { // asked of every value: most are told by their first byte
+	case '0', '-': // zero UUIDs, zero span ids
+		return strings.Trim(v, "0-") == ""
+	case 'A': // base64 of nothing but zeros
+		return len(v) >= 16 && strings.Trim(v, "A=") == ""
 	}
-	return strings.Trim(v, "0-") == "" // zero UUIDs, zero span ids
+	return false
 }
