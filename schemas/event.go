@@ -112,7 +112,8 @@ type Binding struct {
 	MFA        MFA
 
 	// Proof is the event that shows it. The decoder leaves the rest to the
-	// correlator, which copies it from the event.
+	// correlator, which copies it from the event. Of the evidence the place alone
+	// is kept: the hash stands in the event's own row.
 	Proof      ID
 	ProofNanos int64 // event time of the proof
 	Source     string

@@ -23,8 +23,6 @@ CREATE TABLE IF NOT EXISTS bindings
     partition    Int32,
     offset       Int64,
     record_index Int32,
-    raw_sha256   String CODEC(ZSTD(1)),
-    ingested_at  DateTime64(6, 'UTC'),
     version      UInt64,
 
     INDEX by_parent parent TYPE bloom_filter(0.01) GRANULARITY 1,

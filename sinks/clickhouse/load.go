@@ -239,28 +239,37 @@ func (w *words) keys(column string, texts []string) []schemas.Key {
 	return keys
 }
 
-// evidenceReader reads the columns that say where a record lies.
+// placeReader reads the columns that say where a record lies.
+type placeReader struct {
+	topic       string
+	partition   int32
+	offset      int64
+	recordIndex int32
+}
+
+func (r *placeReader) fields() []field {
+	return []field{{"topic", &r.topic}, {"partition", &r.partition}, {"offset", &r.offset}, {"record_index", &r.recordIndex}}
+}
+
+func (r *placeReader) place() schemas.Evidence {
+	return schemas.Evidence{Topic: r.topic, Partition: r.partition, Offset: r.offset, RecordIndex: r.recordIndex}
+}
+
+// evidenceReader reads the place of a record, what it hashes to and when it
+// arrived.
 type evidenceReader struct {
-	topic          string
-	partition      int32
-	offset         int64
-	recordIndex    int32
+	placeReader
 	hash           string
 	ingestedMicros int64
 }
 
 func (r *evidenceReader) fields() []field {
-	return []field{
-		{"topic", &r.topic}, {"partition", &r.partition}, {"offset", &r.offset}, {"record_index", &r.recordIndex},
-		{"raw_sha256", &r.hash}, {"toUnixTimestamp64Micro(ingested_at)", &r.ingestedMicros},
-	}
+	return append(r.placeReader.fields(), field{"raw_sha256", &r.hash}, field{"toUnixTimestamp64Micro(ingested_at)", &r.ingestedMicros})
 }
 
 func (r *evidenceReader) evidence(w *words) schemas.Evidence {
-	e := schemas.Evidence{
-		Topic: r.topic, Partition: r.partition, Offset: r.offset, RecordIndex: r.recordIndex,
-		TimestampNanos: r.ingestedMicros * 1000, // Kafka stamps milliseconds
-	}
+	e := r.place()
+	e.TimestampNanos = r.ingestedMicros * 1000 // Kafka stamps milliseconds
 	if r.hash == "" {
 		return e
 	}
@@ -272,7 +281,7 @@ func (r *evidenceReader) evidence(w *words) schemas.Evidence {
 
 // bindingReader reads one row of bindings.
 type bindingReader struct {
-	evidenceReader
+	placeReader
 	child, parent, childName, parentName, relation, strength string
 	from, until, expires                                     int64
 	authMethod, mfa, source                                  string
@@ -282,7 +291,7 @@ type bindingReader struct {
 }
 
 func (r *bindingReader) fields() []field {
-	return append(r.evidenceReader.fields(),
+	return append(r.placeReader.fields(),
 		field{"child", &r.child}, field{"parent", &r.parent},
 		field{"child_name", &r.childName}, field{"parent_name", &r.parentName},
 		field{"relation", &r.relation}, field{"strength", &r.strength},
@@ -300,7 +309,7 @@ func (r *bindingReader) build() (*schemas.Binding, error) {
 		FromNanos: r.from, UntilNanos: r.until, ExpiresNanos: r.expires,
 		AuthMethod: r.authMethod, MFA: parseWord(&w, "mfa", r.mfa, schemas.ParseMFA),
 		Proof: schemas.ID(r.proof), ProofNanos: r.proofTime, Source: r.source,
-		Evidence: r.evidence(&w), Version: r.version,
+		Evidence: r.place(), Version: r.version,
 	}
 	return b, w.err
 }

@@ -161,8 +161,6 @@ func bindingCells() []cells[schemas.Binding] {
 		int32s("partition", func(b *row) int32 { return b.Evidence.Partition }),
 		int64s("offset", func(b *row) int64 { return b.Evidence.Offset }),
 		int32s("record_index", func(b *row) int32 { return b.Evidence.RecordIndex }),
-		built("raw_sha256", func(dst []byte, b *row) []byte { return appendHash(dst, &b.Evidence) }),
-		micros("ingested_at", func(b *row) int64 { return b.Evidence.TimestampNanos }),
 		uint64s("version", func(b *row) uint64 { return b.Version }),
 	}
 }

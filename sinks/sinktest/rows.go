@@ -120,7 +120,7 @@ func Bindings(n int) []schemas.Binding {
 			Relation: schemas.RelationAssumed, Strength: schemas.StrengthExact,
 			FromNanos: at, UntilNanos: at + 3_600_000_000_001, ExpiresNanos: at + 3_600_000_000_002,
 			AuthMethod: "okta.push", MFA: schemas.MFAYes, Proof: schemas.MakeID("proof", fmt.Sprint(i)), ProofNanos: at,
-			Source: "aws.cloudtrail", Evidence: evidence("cloudtrail", int64(i)), Version: schemas.MakeVersion(1_772_000_000_000, 1),
+			Source: "aws.cloudtrail", Evidence: schemas.Evidence{Topic: "cloudtrail", Partition: int32(i % 12), Offset: int64(i)}, Version: schemas.MakeVersion(1_772_000_000_000, 1),
 		}
 	}
 	if n > 0 {
