@@ -2,8 +2,8 @@ package correlate
 
 import (
 	"cmp"
-	"container/heap"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +31,12 @@ type Config struct {
 	// MaxFuture is how far ahead of its ingestion an event time may lie and
 	// still move the watermark. Default 5 min.
 	MaxFuture time.Duration
+	// Lookup says that the caller answers Output.Wanted with Engine.Found, so
+	// that what was dropped from memory comes back from the tables.
+	Lookup bool
+	// Share says that other engines have the other partitions, and that the
+	// caller hands them Output.Bindings and Output.Shared.
+	Share bool
 }
 
 // Forever waits for everything: for files, where nothing is too late.
@@ -52,13 +58,22 @@ func (c Config) withDefaults() Config {
 type Output struct {
 	Actions  []*schemas.Action // new rows, and rows that became better
 	Bindings []schemas.Binding
+	// Shared are actions that engines with other partitions have to know of, to
+	// be handed to their Learn: tool calls, decisions, and what else more than a
+	// binding depends on. Empty without Config.Share.
+	Shared []*schemas.Action
+	// Wanted are keys of which the tables know more than memory: see
+	// Engine.Found. Empty without Config.Lookup.
+	Wanted []schemas.Key
 }
 
 // Reset empties the output and keeps its capacity.
 func (o *Output) Reset() {
 	clear(o.Actions)
 	clear(o.Bindings)
-	o.Actions, o.Bindings = o.Actions[:0], o.Bindings[:0]
+	clear(o.Shared)
+	clear(o.Wanted)
+	o.Actions, o.Bindings, o.Shared, o.Wanted = o.Actions[:0], o.Bindings[:0], o.Shared[:0], o.Wanted[:0]
 }
 
 // Stats counts what happened since the engine was made.
@@ -72,6 +87,8 @@ type Stats struct {
 	RowsEvicted int64 // rows that left early for lack of room
 	KeysEvicted int64 // keys that left early for lack of room
 	KeysExpired int64
+	Wanted      int64 // keys asked for in the tables
+	Found       int64 // of them, those of which the tables knew something
 
 	Rows, Keys, Bytes int // held now
 	WatermarkNanos    int64
@@ -82,34 +99,26 @@ type Engine struct {
 	cfg    Config
 	state  *state
 	water  watermarks
-	rows   map[schemas.ID]*row
-	waits  rowHeap // by event time, for leaving
-	dirty  []*row  // to be resolved again before the call returns
-	stats  Stats
-	rbytes int // of rows
+	rows   rows
+	dirty  []rowID // to be resolved again before the call returns
+	trails slab[trail]
+	links  slab[link]
+	arena  arena
+	kept   map[schemas.ID][]waiting // rows that tell of a cause which is not in memory
 	walker walker
-}
-
-// row is an action that later events may still improve.
-type row struct {
-	act       *schemas.Action // as last written
-	deps      []*node
-	part      partition
-	revision  uint32
-	dirty     bool
-	done      bool
-	restored  bool        // came back from the tables, without what they do not hold
-	frozen    bool        // a key that it rests on was dropped: what is written stays
-	judged    schemas.Key // of a decision: the call that it was attached to
-	overNanos int64       // event time at which the action was over; from the future: its arrival
-	heapAt    int
-	bytes     int
+	stats  Stats
 }
 
 // New makes an engine with nothing in its state.
 func New(cfg Config) *Engine {
 	cfg = cfg.withDefaults()
-	return &Engine{cfg: cfg, state: newState(), water: newWatermarks(int64(cfg.OutOfOrderness)), rows: map[schemas.ID]*row{}}
+	e := &Engine{cfg: cfg, state: newState(), water: newWatermarks(int64(cfg.OutOfOrderness)), rows: newRows(), kept: map[schemas.ID][]waiting{}}
+	e.walker = walker{s: e.state, maxDepth: cfg.MaxDepth, hopsFrom: &e.arena.hops}
+	e.state.stale = func(w *watch) { e.trails.at(w.owner &^ trailOwner).stale = true }
+	if cfg.Lookup {
+		e.state.lost = newBloom(cfg.MemoryBytes / 8)
+	}
+	return e
 }
 
 // Assign says since when this process owns a partition, in Unix milliseconds.
@@ -124,14 +133,15 @@ func (e *Engine) Assign(topic string, index int32, ownerMillis int64) {
 func (e *Engine) Unassign(topic string, index int32) {
 	p := partition{topic, index}
 	delete(e.water.parts, p)
-	var theirs []*row
-	for _, r := range e.waits {
-		if r.part == p {
-			theirs = append(theirs, r)
+	part := e.state.part(topic, index)
+	var theirs []rowID
+	for _, w := range e.rows.waits {
+		if r := e.rows.waiting(w); r != nil && r.part == part {
+			theirs = append(theirs, w.row)
 		}
 	}
-	for _, r := range theirs {
-		e.leave(r)
+	for _, i := range theirs {
+		e.leave(i)
 	}
 }
 
@@ -146,9 +156,14 @@ func (e *Engine) Idle(topic string, index int32) {
 // Stats returns the counters.
 func (e *Engine) Stats() Stats {
 	s := e.stats
-	s.Rows, s.Keys, s.Bytes = len(e.rows), e.state.nodes.Len(), e.state.bytes+e.rbytes
+	s.Rows, s.Keys, s.Bytes = len(e.rows.byID), e.state.live, e.bytes()
 	s.WatermarkNanos = e.Watermark()
 	return s
+}
+
+// bytes is what the whole of the state weighs.
+func (e *Engine) bytes() int {
+	return e.state.bytes() + e.rows.bytes() + e.trails.bytes() + e.links.bytes()
 }
 
 // Watermark is the event time before which nothing is expected any more, in
@@ -167,107 +182,187 @@ func (e *Engine) Process(out *Output, events []schemas.Event) {
 	for i := range events {
 		e.take(out, &events[i])
 	}
+	e.finish(out)
+}
+
+// finish ends a call: what was touched is resolved and written, what is over
+// leaves, and room is made.
+func (e *Engine) finish(out *Output) {
 	e.settle(out)
 	e.expire()
 	e.shrink()
+	e.ask(out)
 }
 
 // take learns what one event proves and makes its row.
 func (e *Engine) take(out *Output, borrowed *schemas.Event) {
 	e.stats.Events++
-	if r := e.rows[borrowed.ID]; r != nil {
-		e.again(out, r, borrowed)
+	if i, ok := e.rows.byID[borrowed.ID]; ok {
+		e.again(out, i, borrowed)
 		return
 	}
-	ev := borrowed.Clone()
-	e.observe(&ev)
-	e.learnFrom(out, &ev)
-	if ev.BindOnly != "" {
+	flags := e.observe(borrowed)
+	e.learnFrom(out, borrowed)
+	if borrowed.BindOnly != "" {
 		e.stats.BindOnly++
 		return
 	}
-	e.admit(&schemas.Action{Event: ev, RecordAuthMethod: ev.AuthMethod, RecordMFA: ev.MFA}, 0)
+	act := e.arena.action()
+	e.arena.clone(&act.Event, borrowed)
+	act.Flags |= flags
+	act.RecordAuthMethod, act.RecordMFA = act.AuthMethod, act.MFA
+	e.admit(act, 0)
 }
 
 // learnFrom takes in the bindings that an event proves, and the ends.
 func (e *Engine) learnFrom(out *Output, ev *schemas.Event) {
-	if failedLogin(ev) {
+	if len(ev.Makes)+len(ev.Ends) == 0 || failedLogin(ev) {
 		return
 	}
 	for i := range ev.Makes {
-		e.bind(out, e.ownBinding(ev, ev.Makes[i]))
+		b := ev.Makes[i]
+		e.own(ev, &b)
+		e.bind(out, &b)
 	}
 	for _, end := range ev.Ends {
 		b := schemas.Binding{Child: end.Key, Relation: schemas.RelationEnded, Strength: schemas.StrengthExact, FromNanos: end.AtNanos}
 		if end.Revoked {
 			b.Relation = schemas.RelationRevoked
 		}
-		e.bind(out, e.ownBinding(ev, b))
+		e.own(ev, &b)
+		e.bind(out, &b)
 	}
+}
+
+// own completes a binding with the event that proves it.
+func (e *Engine) own(ev *schemas.Event, b *schemas.Binding) {
+	b.Proof, b.ProofNanos, b.Source, b.Evidence = ev.ID, ev.TimeNanos, ev.Source, ev.Evidence
+	b.Version = schemas.MakeVersion(e.water.owner(partition{ev.Evidence.Topic, ev.Evidence.Partition}), 1)
 }
 
 // Restore takes back what earlier runs wrote: bindings first, then the rows
 // that may still be improved. Rows that now come out better are appended to
 // out. It does not retain the arguments' slices.
 func (e *Engine) Restore(out *Output, bindings []schemas.Binding, actions []*schemas.Action) {
-	for i := range bindings {
-		e.bind(nil, bindings[i])
-	}
-	for _, a := range actions {
-		if e.rows[a.ID] == nil {
-			r := e.admit(a, uint32(a.Version&schemas.MaxRevision))
-			r.restored = true
-		}
-	}
+	e.takeBack(bindings, actions)
 	e.settle(out)
 	e.shrink()
+	e.ask(out)
 }
 
-// ownBinding completes a binding with the event that proves it.
-func (e *Engine) ownBinding(ev *schemas.Event, b schemas.Binding) schemas.Binding {
-	b.Proof, b.ProofNanos, b.Source, b.Evidence = ev.ID, ev.TimeNanos, ev.Source, ev.Evidence
-	b.Version = schemas.MakeVersion(e.water.owner(partition{ev.Evidence.Topic, ev.Evidence.Partition}), 1)
-	return b
+// Learn takes in what another engine, which has other partitions, said in its
+// Output. It may come in any order, late, and more than once.
+func (e *Engine) Learn(out *Output, bindings []schemas.Binding, shared []*schemas.Action) {
+	e.takeBack(bindings, shared)
+	e.finish(out)
+}
+
+// Found answers Output.Wanted: bindings are all that the tables hold with one
+// of the keys as child, and, with relation authenticated or a workload:ip
+// child, as parent; actions are those whose keys or hops name one of them and
+// that can still be improved, and all tool calls, decisions and first uses
+// among their keys. An answer may hold more than was asked for.
+func (e *Engine) Found(out *Output, keys []schemas.Key, bindings []schemas.Binding, actions []*schemas.Action) {
+	known := map[nodeID]bool{}
+	for i := range bindings {
+		known[e.state.peek(bindings[i].Child)], known[e.state.peek(bindings[i].Parent)] = true, true
+	}
+	for _, k := range keys {
+		n, h := e.state.lookup(k)
+		if n == 0 || e.state.at(n).bits&nodeAsked == 0 {
+			continue
+		}
+		e.state.at(n).bits &^= nodeAsked | nodeLost | nodeDropped
+		if known[n] || len(actions) > 0 {
+			e.stats.Found++
+		} else {
+			e.state.nobody.Add(h, struct{}{})
+		}
+		e.wake(n)
+		e.state.unref(n)
+	}
+	e.takeBack(bindings, actions)
+	e.finish(out)
+}
+
+// takeBack learns bindings that stand in the tables, and lets actions wait
+// again that stand there. Those of partitions that are not ours are heard and
+// never written.
+func (e *Engine) takeBack(bindings []schemas.Binding, actions []*schemas.Action) {
+	for i := range bindings {
+		e.bind(nil, &bindings[i])
+	}
+	for _, a := range actions {
+		if _, ok := e.rows.byID[a.ID]; ok {
+			continue
+		}
+		r := e.rows.at(e.admit(a, uint32(a.Version&schemas.MaxRevision)))
+		r.bits |= rowRestored | rowQuiet
+		if !e.mine(&a.Evidence) {
+			r.bits |= rowShadow
+		}
+	}
+}
+
+// mine reports whether a record lies in one of our partitions. Who was never
+// assigned any has them all.
+func (e *Engine) mine(at *schemas.Evidence) bool {
+	pr := e.water.parts[partition{at.Topic, at.Partition}]
+	return pr != nil && pr.ownerMilli != 0 || !e.water.assigned()
+}
+
+// ask names the keys that have to be looked up.
+func (e *Engine) ask(out *Output) {
+	for _, n := range e.state.unasked {
+		e.stats.Wanted++
+		out.Wanted = append(out.Wanted, e.state.key(n))
+	}
+	e.state.unasked = e.state.unasked[:0]
 }
 
 // observe moves event time on. What is known only at its end counts with its end.
-func (e *Engine) observe(ev *schemas.Event) {
+func (e *Engine) observe(ev *schemas.Event) (flags schemas.Flags) {
 	over := max(ev.TimeNanos, ev.EndedNanos)
 	if at := ev.Evidence.TimestampNanos; at != 0 && over > at+int64(e.cfg.MaxFuture) {
-		ev.Flags |= schemas.FlagFutureTime
 		e.stats.Future++
-		return
+		return schemas.FlagFutureTime
 	}
 	if e.water.current != math.MinInt64 && over < satSub(e.water.current, int64(e.cfg.AllowedLateness)) {
-		ev.Flags |= schemas.FlagLate
+		flags = schemas.FlagLate
 		e.stats.Late++
 	}
 	e.water.see(partition{ev.Evidence.Topic, ev.Evidence.Partition}, over)
+	return flags
 }
 
 // bind learns one binding and wakes the rows that may see it.
-func (e *Engine) bind(out *Output, b schemas.Binding) {
-	n, now, changed := e.state.learn(b)
+func (e *Engine) bind(out *Output, b *schemas.Binding) {
+	s := e.state
+	n, now, changed := s.learn(b)
 	if !changed {
+		if out != nil && b.Parent.IsZero() {
+			e.wake(n) // an end that was known: see outranked
+		}
 		return
 	}
 	if out != nil {
 		out.Bindings = append(out.Bindings, now)
 	}
-	if b.Strength == schemas.StrengthWeak && n.key.Kind == schemas.KindWorkload {
+	if b.Strength == schemas.StrengthWeak && b.Child.Kind == schemas.KindWorkload {
 		e.wakeAround(n, &now)
 	} else {
 		e.wake(n)
 	}
 	if b.Relation == schemas.RelationAuthenticated || b.Child.Namespace == addressNamespace {
-		if parent := e.state.find(b.Parent); parent != nil {
+		if parent := s.peek(b.Parent); parent != 0 {
 			e.wake(parent) // rows that look down from it
 		}
 	}
-	if anchors(&b) {
-		k, _ := traceOf(b.Child)
-		if trace := e.state.find(k); trace != nil {
-			e.wake(trace)
+	if b.Child.Kind == schemas.KindCall && b.Strength != schemas.StrengthWeak {
+		if k, ok := traceOf(b.Child); ok {
+			if trace := s.peek(k); trace != 0 {
+				e.wake(trace)
+			}
 		}
 	}
 }
@@ -275,29 +370,49 @@ func (e *Engine) bind(out *Output, b schemas.Binding) {
 // wakeAround marks the rows that lie inside a weak binding of a workload: a
 // busy one has many rows and gets a binding with every call, and no row
 // outside its time can see it.
-func (e *Engine) wakeAround(n *node, b *schemas.Binding) {
-	for _, r := range n.rows {
-		if r.done {
+func (e *Engine) wakeAround(n nodeID, b *schemas.Binding) {
+	e.eachWatcher(n, func(i rowID) {
+		a := e.rows.at(i).act
+		at, slack := a.TimeNanos, int64(e.cfg.Skew)+a.ResolutionNanos
+		if (b.FromNanos == 0 || b.FromNanos <= at+slack) && (b.UntilNanos == 0 || at < b.UntilNanos+slack) {
+			e.soil(i)
+		}
+	})
+}
+
+// wake marks the rows that visited a key.
+func (e *Engine) wake(n nodeID) { e.eachWatcher(n, e.soil) }
+
+// eachWatcher calls f with the rows that visited a key. Trails through it are
+// over. Rows that left for lack of room are called back from the tables.
+func (e *Engine) eachWatcher(n nodeID, f func(rowID)) {
+	s := e.state
+	at := s.at(n)
+	for i := at.watch; i != 0; {
+		w := s.watches.at(uint32(i))
+		i = w.next
+		if w.owner&trailOwner == 0 {
+			f(rowID(w.owner))
 			continue
 		}
-		at, slack := r.act.TimeNanos, int64(e.cfg.Skew)+r.act.ResolutionNanos
-		if (b.FromNanos == 0 || b.FromNanos <= at+slack) && (b.UntilNanos == 0 || at < b.UntilNanos+slack) {
-			e.soil(r)
+		t := e.trails.at(w.owner &^ trailOwner)
+		t.stale = true
+		for l := t.rows; l != 0; {
+			link := e.links.at(l)
+			l = link.next
+			f(link.row)
 		}
 	}
-}
-
-// wake marks the rows that visited a node.
-func (e *Engine) wake(n *node) {
-	for _, r := range n.rows {
-		e.soil(r)
+	if at.bits&nodeRowsLost != 0 && s.lost != nil {
+		at.bits &^= nodeRowsLost
+		s.miss(n, at)
 	}
 }
 
-func (e *Engine) soil(r *row) {
-	if !r.dirty && !r.done {
-		r.dirty = true
-		e.dirty = append(e.dirty, r)
+func (e *Engine) soil(i rowID) {
+	if r := e.rows.at(i); r.bits&rowDirty == 0 {
+		r.bits |= rowDirty
+		e.dirty = append(e.dirty, i)
 	}
 }
 
@@ -305,107 +420,161 @@ func (e *Engine) soil(r *row) {
 // of its places. What it proves is learned again, since a crash may have kept
 // the row and lost the binding, and a row from the tables gets back what they
 // do not hold.
-func (e *Engine) again(out *Output, r *row, borrowed *schemas.Event) {
-	e.stats.Duplicates++
+func (e *Engine) again(out *Output, i rowID, borrowed *schemas.Event) {
+	r := e.rows.at(i)
+	if r.bits&rowShadow == 0 {
+		e.stats.Duplicates++
+	}
 	lower := evidenceOrder(&borrowed.Evidence, &r.act.Evidence) < 0
-	if !lower && !r.restored {
+	if !lower && r.bits&(rowRestored|rowShadow) == 0 {
 		return
 	}
-	ev := borrowed.Clone()
-	e.learnFrom(out, &ev)
-	act := *r.act
-	if r.restored {
-		r.restored = false
-		ev.AuthMethod, ev.MFA, ev.Flags, ev.Evidence = act.AuthMethod, act.MFA, act.Flags, act.Evidence // as written
-		act.Event = ev
+	e.learnFrom(out, borrowed)
+	act := e.arena.action()
+	*act = *r.act
+	if r.bits&rowRestored != 0 {
+		e.arena.clone(&act.Event, borrowed)
+		act.AuthMethod, act.MFA, act.Flags, act.Evidence = r.act.AuthMethod, r.act.MFA, r.act.Flags, r.act.Evidence // as written
 	}
 	if lower {
-		act.Evidence = borrowed.Evidence
+		at := borrowed.Evidence
+		at.Topic = act.Evidence.Topic
+		if at.Topic != borrowed.Evidence.Topic {
+			at.Topic = strings.Clone(borrowed.Evidence.Topic)
+		}
+		act.Evidence = at
 		act.Version = 0 // makes settle write it again
 	}
-	r.act = &act
-	e.soil(r)
+	if r.bits&rowShadow != 0 && e.mine(&borrowed.Evidence) { // ours after all
+		act.Version = 0
+		r.part = e.state.part(borrowed.Evidence.Topic, borrowed.Evidence.Partition)
+		r.bits &^= rowShadow
+	}
+	if r.bits&rowRestored != 0 { // whatever it made others write, it may make an owner before us write: see outranked
+		for _, n := range r.own {
+			e.wake(n)
+		}
+		if r.judged != 0 {
+			e.wake(r.judged)
+		}
+	}
+	r.bits &^= rowRestored
+	r.act = act
+	e.soil(i)
 }
 
 // admit makes an action a waiting row, to be resolved when the call settles.
-func (e *Engine) admit(act *schemas.Action, revision uint32) *row {
-	r := &row{act: act, part: partition{act.Evidence.Topic, act.Evidence.Partition}, revision: revision,
-		overNanos: max(act.TimeNanos, act.EndedNanos)}
-	if act.Flags&schemas.FlagFutureTime != 0 {
-		r.overNanos = act.Evidence.TimestampNanos
+func (e *Engine) admit(act *schemas.Action, revision uint32) rowID {
+	i := e.rows.add(act, revision, e.state.part(act.Evidence.Topic, act.Evidence.Partition))
+	r := e.rows.at(i)
+	r.own = carve(&e.arena.nodes, len(act.Keys))[:0]
+	for j := range act.Keys {
+		if k := &act.Keys[j]; k.Kind != schemas.KindGrant {
+			n := e.state.intern(*k, 0) // a key asked for is a key waited for
+			if k.Kind == schemas.KindRequest {
+				e.wake(n) // all records of a request share its cause
+			}
+			e.state.at(n).refs++
+			r.own = append(r.own, n)
+			e.note(&act.Event, k, n)
+		}
 	}
-	r.bytes = rowBytes + rowStrings(&act.Event)
-	e.rbytes += r.bytes
-	e.rows[act.ID] = r
-	heap.Push(&e.waits, r)
-	e.note(r)
-	e.soil(r)
-	return r
-}
-
-// note tells the keys of a row what the row itself shows of them.
-func (e *Engine) note(r *row) {
-	ev := &r.act.Event
-	for _, k := range ev.Keys {
-		switch {
-		case k.Kind == schemas.KindCall && ev.Class == schemas.ClassToolCall && ownsCall(ev, k):
-			n := e.state.intern(k, heardNanos(ev.TimeNanos, &ev.Evidence))
-			if c := (call{ev.ID, ev.TimeNanos, ev.ProtocolSpan()}); c.before(n.call) {
-				n.call = c
-				e.wake(n)
-			}
-		case k.Kind == schemas.KindToken && isAddress(ev.SourceIP):
-			n := e.state.intern(k, heardNanos(ev.TimeNanos, &ev.Evidence))
-			u := use{ev.SourceIP, ev.TimeNanos, ev.ID}
-			if !u.before(n.firstUse) {
-				continue
-			}
-			moved := n.firstUse.ip != "" && n.firstUse.ip != u.ip
-			u.ip = strings.Clone(u.ip)
-			n.firstUse = u
-			if moved {
-				e.wake(n)
+	if len(r.own) > 1 {
+		slices.SortStableFunc(r.own, func(a, b nodeID) int { return int(e.state.at(a).kind) - int(e.state.at(b).kind) })
+	}
+	if waiting, ok := e.kept[act.ID]; ok { // they told of this cause without knowing it
+		delete(e.kept, act.ID)
+		for _, w := range waiting {
+			if e.rows.waiting(w) != nil {
+				e.soil(w.row)
 			}
 		}
 	}
+	e.soil(i)
+	return i
+}
+
+// note tells a key of a row what the row itself shows of it.
+func (e *Engine) note(ev *schemas.Event, k *schemas.Key, n nodeID) {
+	s := e.state
+	switch {
+	case k.Kind == schemas.KindCall && ev.Class == schemas.ClassToolCall && ownsCall(ev, k):
+		m := s.grow(n)
+		if c := (call{ev.ID, ev.TimeNanos, ev.ProtocolSpan()}); c.before(m.call) {
+			m.call = c
+			e.wake(n)
+		}
+	case k.Kind == schemas.KindToken && ev.SourceIP != "":
+		ip, err := netip.ParseAddr(ev.SourceIP)
+		if err != nil {
+			return
+		}
+		if s.firstUse(n, ip, ev.TimeNanos, ev.ID) {
+			e.wake(n)
+		}
+	default:
+		return
+	}
+	s.at(n).seen = max(s.at(n).seen, heardNanos(ev.TimeNanos, &ev.Evidence))
 }
 
 // ownsCall reports whether a call key names the event's own span, rather than
 // the span of somebody that it answers.
-func ownsCall(ev *schemas.Event, k schemas.Key) bool {
+func ownsCall(ev *schemas.Event, k *schemas.Key) bool {
 	return ev.SpanID != "" && strings.HasSuffix(k.Value, "/"+ev.SpanID)
 }
 
 // settle resolves what is dirty until nothing is, and writes what changed.
 func (e *Engine) settle(out *Output) {
-	var touched []*row
+	touched := e.rows.touched[:0]
 	// A decision that moves to another call soils rows again; each round
 	// either moves one or ends. The bound is a guard against our own mistakes.
 	for round := 0; len(e.dirty) > 0 && round < 8; round++ {
 		batch := e.dirty
-		e.dirty = nil
-		for _, r := range batch {
-			r.dirty = false
-			if r.done {
+		e.dirty = e.rows.spare[:0]
+		for _, i := range batch {
+			r := e.rows.at(i)
+			if r.act == nil {
 				continue
 			}
-			if e.resolve(r) {
-				touched = append(touched, r)
+			r.bits &^= rowDirty
+			if e.resolve(i, r) && r.bits&rowTouched == 0 {
+				r.bits |= rowTouched
+				touched = append(touched, i)
 			}
 		}
+		e.rows.spare = batch
 	}
-	slices.SortFunc(touched, rowOrder)
-	for _, r := range slices.Compact(touched) {
+	slices.SortFunc(touched, e.rows.order)
+	for _, i := range touched {
+		r := e.rows.at(i)
+		r.bits &^= rowTouched
+		if r.bits&rowShadow != 0 {
+			continue
+		}
 		if r.revision++; r.revision > 1 {
 			e.stats.Improved++
 		}
-		r.act.Version = schemas.MakeVersion(e.water.owner(r.part), r.revision)
+		r.act.Version = schemas.MakeVersion(e.water.owner(e.state.parts.all[r.part]), r.revision)
 		out.Actions = append(out.Actions, r.act)
+		if e.cfg.Share && r.bits&rowTold == 0 && e.concernsOthers(r) {
+			r.bits |= rowTold
+			out.Shared = append(out.Shared, r.act)
+		}
 	}
+	e.rows.touched = touched
 }
 
-func rowOrder(a, b *row) int {
-	return cmp.Or(cmp.Compare(a.act.TimeNanos, b.act.TimeNanos), compareIDs(a.act.ID, b.act.ID))
+// concernsOthers reports whether rows of other partitions may depend on more
+// of an action than the bindings it makes: tool calls and decisions; a cause
+// that all records of a request share; the first address of a workload's token.
+func (e *Engine) concernsOthers(r *row) bool {
+	a := r.act
+	switch a.Class {
+	case schemas.ClassToolCall, schemas.ClassDecision:
+		return true
+	}
+	return a.CauseGrade != schemas.CauseNone && !a.FirstKey(schemas.KindRequest).IsZero() || r.bits&rowWorkloadToken != 0
 }
 
 // expire lets go of rows and keys that the watermark has passed.
@@ -415,67 +584,120 @@ func (e *Engine) expire() {
 		return
 	}
 	final := satSub(w, int64(e.cfg.AllowedLateness))
-	for len(e.waits) > 0 && e.waits[0].overNanos < final {
-		e.leave(e.waits[0])
+	for {
+		i, over := e.rows.oldest()
+		if i == 0 || over >= final {
+			break
+		}
+		e.leave(i)
 	}
 	old := satSub(w, int64(e.cfg.Window))
-	for {
-		_, n, ok := e.state.nodes.GetOldest()
-		if !ok || n.seen >= old || len(n.rows) > n.done {
+	s := e.state
+	for s.oldest != 0 {
+		n := s.oldest
+		at := s.at(n)
+		if newest := e.water.newest(); newest != math.MinInt64 && at.seen > satAdd(newest, int64(e.cfg.MaxFuture)) {
+			at.seen = w // a clock was wrong; without its arrival, which the tables do not keep, it would block the way for good
+			s.unlink(at)
+			s.push(n, at)
+			continue
+		}
+		if at.seen >= old || at.watch != 0 {
 			return
 		}
-		e.state.forget(n)
 		e.stats.KeysExpired++
+		s.forget(n)
 	}
 }
 
 // shrink makes room when the state is over its budget.
 func (e *Engine) shrink() {
-	for e.state.bytes+e.rbytes > e.cfg.MemoryBytes {
-		if len(e.waits) > 0 && e.rbytes*2 > e.cfg.MemoryBytes {
-			e.leave(e.waits[0])
+	s := e.state
+	for e.bytes() > e.cfg.MemoryBytes {
+		row, _ := e.rows.oldest()
+		if row != 0 && (s.oldest == 0 || e.rows.bytes()*2 > e.cfg.MemoryBytes) {
+			e.rowsLost(row)
+			e.leave(row)
 			e.stats.RowsEvicted++
 			continue
 		}
-		_, n, ok := e.state.nodes.GetOldest()
-		if !ok {
-			if len(e.waits) == 0 {
-				return
-			}
-			e.leave(e.waits[0])
-			e.stats.RowsEvicted++
-			continue
+		n := s.oldest
+		if n == 0 {
+			return
 		}
-		e.state.forget(n)
-		if len(n.up) > 0 || !n.call.event.IsZero() {
-			e.state.evicted.Add(n.key, struct{}{})
-			for _, r := range n.rows {
-				r.frozen = true // what they say is no longer to be had: resolved again they would say less
+		at := s.at(n)
+		at.refs++
+		if s.knows(n) {
+			at.bits |= nodeDropped
+			s.evicted.Add(s.hash(s.key(n)), struct{}{})
+			if s.lost == nil { // what they say is no longer to be had: resolved again they would say less
+				e.freeze(n)
 			}
 		}
+		s.forget(n)
+		s.unref(n)
 		e.stats.KeysEvicted++
 	}
 }
 
-// leave ends the waiting of a row.
-func (e *Engine) leave(r *row) {
-	heap.Remove(&e.waits, r.heapAt)
-	delete(e.rows, r.act.ID)
-	e.rbytes -= r.bytes
-	e.state.release(r)
-	r.act = nil // lists that still name the row must not keep its memory
+// freeze keeps the rows that visited a key as they are written.
+func (e *Engine) freeze(n nodeID) {
+	e.eachWatcher(n, func(i rowID) { e.rows.at(i).bits |= rowFrozen })
 }
 
-// rowStrings is the length of an event's strings.
-func rowStrings(ev *schemas.Event) int {
-	n := len(ev.Action) + len(ev.Resource) + len(ev.UserAgent) + len(ev.Authority)
-	for _, k := range ev.Keys {
-		n += 40 + len(k.Namespace) + len(k.Value)
+// rowsLost notes at the keys of a row that it left for lack of room: when
+// something new is learned of one of them, the row is asked back.
+func (e *Engine) rowsLost(i rowID) {
+	s := e.state
+	if s.lost == nil {
+		return
 	}
-	for _, a := range ev.Attributes {
-		n += 32 + len(a.Name) + len(a.Value)
+	mark := func(head watchID) {
+		for ; head != 0; head = s.watches.at(uint32(head)).sibling {
+			n := s.watches.at(uint32(head)).node
+			s.at(n).bits |= nodeRowsLost
+			s.lost.add(s.hash(s.key(n)))
+		}
 	}
-	return n
+	r := e.rows.at(i)
+	mark(r.watches)
+	for l := r.trails; l != 0; l = e.links.at(l).sibling {
+		mark(e.trails.at(e.links.at(l).trail).watches)
+	}
+}
+
+// leave ends the waiting of a row.
+func (e *Engine) leave(i rowID) {
+	r := e.rows.at(i)
+	e.unwatch(r)
+	if r.judged != 0 {
+		e.state.unref(r.judged)
+	}
+	for _, n := range r.own {
+		e.state.unref(n)
+	}
+	if len(e.kept) > 0 && r.bits&rowRestored != 0 {
+		e.keepNoMore(r.act.CauseID, i)
+	}
+	e.rows.remove(i)
+}
+
+// unwatch ends what a row is told of.
+func (e *Engine) unwatch(r *row) {
+	e.state.unwatch(&r.watches)
+	for l := r.trails; l != 0; {
+		next := e.links.at(l).sibling
+		e.unlink(l)
+		l = next
+	}
+	r.trails = 0
+}
+
+func satAdd(a, b int64) int64 {
+	if s := a + b; s >= a {
+		return s
+	}
+	return math.MaxInt64
 }
 
 func satSub(a, b int64) int64 {
@@ -483,32 +705,4 @@ func satSub(a, b int64) int64 {
 		return d
 	}
 	return math.MinInt64
-}
-
-// rowHeap orders waiting rows by the time at which they are over.
-type rowHeap []*row
-
-func (h rowHeap) Len() int { return len(h) }
-func (h rowHeap) Less(i, j int) bool {
-	return h[i].overNanos < h[j].overNanos
-}
-func (h rowHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].heapAt, h[j].heapAt = i, j
-}
-
-// Push implements heap.Interface.
-func (h *rowHeap) Push(x any) {
-	r := x.(*row)
-	r.heapAt = len(*h)
-	*h = append(*h, r)
-}
-
-// Pop implements heap.Interface.
-func (h *rowHeap) Pop() any {
-	old := *h
-	r := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return r
 }

@@ -32,8 +32,8 @@ func TestEmptyInTheEnd(t *testing.T) {
 			e.Process(&out, []schemas.Event{end})
 		}
 		st := e.Stats()
-		if st.Rows != 4 || st.Keys != 0 || e.state.bytes != 0 {
-			t.Fatalf("seed %d: %d rows (4 have just come), %d keys and %d bytes are held: %v", seed, st.Rows, st.Keys, e.state.bytes, e.state.nodes.Keys())
+		if st.Rows != 4 || st.Keys != 0 || e.state.bytes() != 0 {
+			t.Fatalf("seed %d: %d rows (4 have just come), %d keys and %d bytes are held", seed, st.Rows, st.Keys, e.state.bytes())
 		}
 		for part := range int32(4) {
 			e.Unassign("t", part)

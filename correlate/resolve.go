@@ -2,58 +2,94 @@ package correlate
 
 import (
 	"cmp"
-	"math"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"catena/schemas"
 )
 
 // resolve attributes a row afresh and reports whether it has to be written.
-func (e *Engine) resolve(r *row) bool {
+func (e *Engine) resolve(i rowID, r *row) bool {
 	before := r.act
-	if r.frozen {
+	if r.bits&rowFrozen != 0 {
 		return before.Version == 0
 	}
 	now := before
-	if before.Version != 0 { // it was handed out, and may no longer change
-		now = new(schemas.Action)
+	switch {
+	case before.Version != 0: // it was handed out, and may no longer change
+		now = e.arena.action()
+		fallthrough
+	case r.bits&rowResolved != 0:
+		*now = schemas.Action{Event: before.Event, Version: before.Version, RecordAuthMethod: before.RecordAuthMethod, RecordMFA: before.RecordMFA}
+		now.Flags &= flagsOfRecord
+		now.AuthMethod, now.MFA = now.RecordAuthMethod, now.RecordMFA
 	}
-	*now = schemas.Action{Event: before.Event, Version: before.Version, RecordAuthMethod: before.RecordAuthMethod, RecordMFA: before.RecordMFA}
-	now.Flags &= flagsOfRecord
-	now.AuthMethod, now.MFA = now.RecordAuthMethod, now.RecordMFA
-	w := e.walkerFor(r)
-	paths := w.all(&now.Event)
-	e.attribute(now, paths)
-	why := e.shareCause(now, w.findCause(now, paths))
-	e.findGrant(now, w, paths)
-	e.findDecision(now, r, why)
-	e.findAssurance(now, w, paths)
-	e.compare(now, w, paths)
+	r.bits |= rowResolved
+	r.bits &^= rowWorkloadToken
+	e.unwatch(r)
+	w := &e.walker
+	w.begin(now, int64(e.cfg.Skew))
+	paths := e.climbAll(i, r, &now.Event)
+	pick := choosePath(w, paths)
+	e.attribute(now, w, paths, pick)
+	why := w.findCause(now, paths, pick)
+	why = e.shareCause(now, r, why)
+	e.findGrant(now, i, r, paths, pick)
+	e.findDecision(now, i, r, why)
+	e.findAssurance(now, i, r, paths, pick)
+	e.compare(now, i, r, paths, pick)
 	if now.PolicyDecision == schemas.VerdictDeny && now.Class != schemas.ClassDecision && now.Outcome == schemas.OutcomeSuccess {
 		now.Flags |= schemas.FlagDeniedButDone
 	}
 	if now.Class == schemas.ClassDecision {
 		e.judge(r, now, why)
 	}
-	if r.restored && e.rows[before.CauseID] == nil {
-		keepCause(before, now)
+	if r.bits&rowRestored != 0 {
+		e.keepCause(i, r, before, now)
 	}
-	if before.Version != 0 && same(before, now) {
+	quiet := r.bits&rowQuiet != 0
+	r.bits &^= rowQuiet
+	switch {
+	case before.Version == 0:
+	case w.pending:
+		return false // with an answer outstanding it could only say less for a while
+	case same(before, now) && (quiet || !e.outranked(before)):
 		return false
 	}
 	r.act = now
+	e.rows.weigh(r)
 	return true
 }
 
+// visit registers a row with a key that what it says depends on.
+func (e *Engine) visit(i rowID, r *row, n nodeID) {
+	if e.state.at(n).bits&nodeAsked != 0 {
+		e.walker.pending = true
+	}
+	e.state.watch(&r.watches, n, i)
+}
+
+// outranked reports whether a row was last written under an earlier owner of
+// its partition. One between that owner and us, who does not know that it is
+// over, may still write a poorer row. Whatever makes it do so is a record that
+// we read too, so the first time that we come to the row it is written again,
+// even if it says the same.
+func (e *Engine) outranked(a *schemas.Action) bool {
+	return a.Version < schemas.MakeVersion(e.water.owner(partition{a.Evidence.Topic, a.Evidence.Partition}), 0)
+}
+
 // keepCause keeps what a restored row told of a cause that did not come back
-// with it, as long as its path is the same: a restart takes back the rows that
-// may still become better, and not all the older calls that those rest on.
-func keepCause(before, now *schemas.Action) {
-	if before.CauseID.IsZero() || now.CauseGrade != schemas.CauseNone || !slices.EqualFunc(before.Hops, now.Hops, func(a, b schemas.Hop) bool { return a.Key == b.Key }) {
+// with it, as long as its path is the same and no other record of its request
+// is there to tell: a restart takes back the rows that may still become
+// better, and not all the older calls that those rest on.
+func (e *Engine) keepCause(i rowID, r *row, before, now *schemas.Action) {
+	if _, ok := e.rows.byID[before.CauseID]; ok || before.CauseID.IsZero() || now.CauseGrade != schemas.CauseNone ||
+		!slices.EqualFunc(before.Hops, now.Hops, func(a, b schemas.Hop) bool { return a.Key == b.Key }) {
+		return
+	}
+	if n := e.ownOf(r, schemas.KindRequest); n != 0 && e.state.watchedBesides(n, i) {
 		return
 	}
 	now.CauseID, now.CauseGrade = before.CauseID, before.CauseGrade
@@ -61,84 +97,120 @@ func keepCause(before, now *schemas.Action) {
 		now.PolicyDecision, now.PolicyID = before.PolicyDecision, before.PolicyID
 		now.Flags |= before.Flags & schemas.FlagDeniedButDone
 	}
+	me := waiting{r.overNanos, i, r.seq}
+	if !slices.Contains(e.kept[now.CauseID], me) {
+		e.kept[now.CauseID] = append(e.kept[now.CauseID], me)
+	}
+}
+
+// keepNoMore forgets that a row told of a cause which is not in memory.
+func (e *Engine) keepNoMore(id schemas.ID, i rowID) {
+	rest := slices.DeleteFunc(e.kept[id], func(w waiting) bool { return w.row == i })
+	if e.kept[id] = rest; len(rest) == 0 {
+		delete(e.kept, id)
+	}
 }
 
 // flagsOfRecord are the flags that come from the record and its arrival; all
 // others are worked out anew each time.
 const flagsOfRecord = schemas.FlagFutureTime | schemas.FlagLate | schemas.FlagImpersonated | schemas.FlagSpoofableSourceIP
 
-// all climbs from every key of an event, in order of precedence, and from the
-// actor when there is no key.
-func (w *walker) all(ev *schemas.Event) []path {
-	keys, paths := w.keys, w.paths
-	for _, k := range ev.Keys {
-		if k.Kind != schemas.KindGrant {
-			keys = append(keys, k)
-		}
-	}
-	slices.SortStableFunc(keys, func(a, b schemas.Key) int { return int(a.Kind) - int(b.Kind) })
-	for _, k := range keys {
-		p := w.climb(k, ev.TimeNanos)
-		if ev.SelfReported && k.Kind == schemas.KindWorkload && p.rooted {
+// climbAll climbs from every key of an event, in order of precedence, and from
+// the actor when there is no key.
+func (e *Engine) climbAll(i rowID, r *row, ev *schemas.Event) []path {
+	w := &e.walker
+	w.own = r.own
+	for _, n := range r.own {
+		p := e.climb(i, r, n, ev.TimeNanos)
+		if ev.SelfReported && p.rooted && e.state.at(n).kind == schemas.KindWorkload {
 			p.strength = min(p.strength, schemas.StrengthStated)
 			if p.reason == schemas.ReasonComplete {
 				p.reason = schemas.ReasonSelfReported
 			}
 		}
-		paths = append(paths, p)
+		w.paths = append(w.paths, p)
 	}
-	w.keys, w.paths = keys, paths
-	if authenticates(keys) || !ev.Actor.Kind.Root() {
-		return paths
+	if w.authenticates(r.own) || !ev.Actor.Kind.Root() {
+		return w.paths
 	}
-	p := w.climb(ev.Actor, ev.TimeNanos)
+	p := e.climb(i, r, e.state.intern(ev.Actor, 0), ev.TimeNanos)
 	if p.strength = min(p.strength, schemas.StrengthStated); p.strength == schemas.StrengthStated || !p.rooted {
 		p.reason = schemas.ReasonNoKey
 	}
-	paths = append(paths, p)
-	w.paths = paths
-	return paths
+	w.paths = append(w.paths, p)
+	return w.paths
+}
+
+// climb walks up from one key of a row, or remembers the walk of another row.
+func (e *Engine) climb(i rowID, r *row, n nodeID, at int64) path {
+	w, node := &e.walker, e.state.at(n)
+	if node.kind == schemas.KindRequest && node.up == 0 && node.bits&nodeAsked == 0 { // most requests are nobody's but the row's
+		e.state.watch(&r.watches, n, i)
+		return w.stopped(n, at, w.whyNothing(n, at))
+	}
+	if t := e.trailOf(n, w.slack, at); t != 0 {
+		e.rest(i, r, t)
+		return e.trails.at(t).path
+	}
+	shared := node.watch != 0
+	w.visited, w.plain, w.lo, w.hi = w.visited[:0], !w.pending, minNanos, maxNanos
+	p := w.climb(n, at)
+	if w.plain && shared && !w.pending {
+		t := e.lay(&p, w)
+		e.rest(i, r, t)
+		return e.trails.at(t).path
+	}
+	for _, v := range w.visited {
+		e.state.watch(&r.watches, v, i)
+	}
+	return p
+}
+
+// ownOf is the first of a row's own keys of a kind; zero if there is none.
+func (e *Engine) ownOf(r *row, kind schemas.Kind) nodeID {
+	for _, n := range r.own {
+		if e.state.at(n).kind == kind {
+			return n
+		}
+	}
+	return 0
 }
 
 // authenticates reports whether any key names a credential, a session, a call
 // or a place: a bare request id or address says nothing of who.
-func authenticates(keys []schemas.Key) bool {
-	return slices.ContainsFunc(keys, func(k schemas.Key) bool {
-		return k.Kind != schemas.KindRequest && k.Namespace != addressNamespace
-	})
+func (w *walker) authenticates(keys []nodeID) bool {
+	return slices.ContainsFunc(keys, func(n nodeID) bool { return w.s.at(n).kind != schemas.KindRequest && !w.s.address(n) })
 }
 
-// attribute picks the path that counts and writes what it says.
-func (e *Engine) attribute(a *schemas.Action, paths []path) {
-	i := choosePath(paths)
+// attribute writes what the path that counts says.
+func (e *Engine) attribute(a *schemas.Action, w *walker, paths []path, pick int) {
 	switch {
 	case failedLogin(&a.Event):
 		claimOnly(a)
 		return
-	case i < 0:
+	case pick < 0:
 		a.Grade, a.Reason = schemas.GradeUnattributed, schemas.ReasonNoIdentity
 		if a.Redacted {
 			a.Reason = schemas.ReasonRedactedKey
 		}
 		return
 	}
-	p := &paths[i]
+	p := &paths[pick]
 	a.Flags |= p.flags
 	a.Reason, a.Candidates = p.reason, p.candidates
-	a.Hops, a.Depth = hops(a, p), len(p.steps)
-	a.ChainID = e.chainID(p)
+	a.Hops, a.Depth = w.hops(a, p), p.depth
+	a.ChainID = w.chainID(p)
 	switch {
 	case p.ambiguous:
-		a.Grade, a.Frontier = schemas.GradeAmbiguous, p.fork
+		a.Grade, a.Frontier = schemas.GradeAmbiguous, w.s.key(p.fork)
 	case !p.rooted:
-		a.Grade, a.Frontier = schemas.GradeUnattributed, p.end()
+		a.Grade, a.Frontier = schemas.GradeUnattributed, w.s.key(p.end())
 		if a.Redacted {
 			a.Reason = schemas.ReasonRedactedKey
 		}
 	default:
 		a.Grade = gradeOf(p.strength)
-		a.Root = p.end()
-		a.RootName = rootName(a, p)
+		a.Root, a.RootName = w.root(a, p)
 	}
 }
 
@@ -164,13 +236,13 @@ func claimOnly(a *schemas.Action) {
 // the first that is rooted, else a fork, else a frontier; -1 if none counts. A
 // bare address is a place and no identity, and a request id that nothing is
 // bound to never had an owner to miss.
-func choosePath(paths []path) int {
+func choosePath(w *walker, paths []path) int {
 	pick, rank := -1, 0
 	for i := range paths {
 		p := &paths[i]
 		r := 1
 		switch {
-		case p.start.Namespace == addressNamespace, p.start.Kind == schemas.KindRequest && len(p.steps) == 0 && !p.ambiguous:
+		case p.first == nil && !p.ambiguous && w.s.at(p.start).kind == schemas.KindRequest, w.s.address(p.start):
 			r = 0
 		case p.rooted && p.strength != schemas.StrengthWeak:
 			r = 4
@@ -200,99 +272,97 @@ func gradeOf(s schemas.Strength) schemas.Grade {
 // hops turns a path around: from the root to the action's own key. The proof
 // of a hop is the earliest event that shows it, also in a row that shows it
 // again itself: a row that came back from the tables could not tell.
-func hops(a *schemas.Action, p *path) []schemas.Hop {
-	out := make([]schemas.Hop, 0, len(p.steps)+1)
-	top := schemas.Hop{Key: p.end(), Strength: schemas.StrengthExact}
-	if len(p.steps) == 0 {
+func (w *walker) hops(a *schemas.Action, p *path) []schemas.Hop {
+	if p.trail != nil && p.trail.hops != nil {
+		return p.trail.hops
+	}
+	out := carve(w.hopsFrom, p.depth+1)
+	top := schemas.Hop{Key: w.s.key(p.end()), Strength: schemas.StrengthExact}
+	if p.first == nil {
 		top.Strength = p.strength
-	}
-	if n := len(p.steps); n > 0 {
-		top.Name = p.steps[n-1].edge.ParentName
-	} else if p.end() == a.Actor {
-		top.Name = a.ActorName
-	}
-	out = append(out, top)
-	for i := len(p.steps) - 1; i >= 0; i-- {
-		b := p.steps[i].edge
-		h := schemas.Hop{Key: b.Child, Name: b.ChildName, Relation: b.Relation, Strength: b.Strength, Proof: b.Proof, AtNanos: b.ProofNanos}
-		if h.Name == "" && i > 0 {
-			h.Name = p.steps[i-1].edge.ParentName
+		if top.Key == a.Actor {
+			top.Name = a.ActorName
 		}
-		out = append(out, h)
+	} else {
+		top.Name = w.s.names.string(p.last.ext.parentName)
+	}
+	out[0] = top
+	i := p.depth
+	var below name // what the step below calls its parent, the child of this one
+	for st := p.first; st != nil; st = st.above {
+		h := schemas.Hop{Key: w.s.key(st.child), Relation: st.edge.relation, Strength: st.edge.strength, Proof: st.edge.proof, AtNanos: st.edge.proofNanos}
+		if h.Name = w.s.names.string(st.edge.childName); h.Name == "" && st != p.first {
+			h.Name = w.s.names.string(below)
+		}
+		out[i], below = h, st.ext.parentName
+		i--
 	}
 	return out
 }
 
-func rootName(a *schemas.Action, p *path) string {
-	for i := len(p.steps) - 1; i >= 0; i-- {
-		if p.steps[i].edge.Parent == p.end() && p.steps[i].edge.ParentName != "" {
-			return p.steps[i].edge.ParentName
+// root is the key at the end of a path and its name.
+func (w *walker) root(a *schemas.Action, p *path) (schemas.Key, string) {
+	k, name := w.s.key(p.end()), ""
+	if p.trail != nil && p.first != nil {
+		k, name = p.trail.rootKey, p.trail.rootName
+	} else {
+		name = w.nameOnPath(p)
+	}
+	switch {
+	case name != "":
+		return k, name
+	case a.ActorName != "" && k == a.Actor:
+		return k, a.ActorName
+	}
+	return k, k.Value
+}
+
+// nameOnPath is what a step of a path calls its end, the highest that does.
+func (w *walker) nameOnPath(p *path) string {
+	var found name
+	for st := p.first; st != nil; st = st.above {
+		if st.edge.parent == p.end() && st.ext.parentName != 0 {
+			found = st.ext.parentName
 		}
 	}
-	if p.end() == a.Actor && a.ActorName != "" {
-		return a.ActorName
-	}
-	return p.end().Value
+	return w.s.names.string(found)
 }
 
-// chain is what a chain's id derives from: the highest key of the path alone;
-// for a long-lived key, and the UTC day on which it was itself used.
-type chain struct {
-	key schemas.Key
-	day int64 // since the epoch; noDay where the key is not long-lived
-}
-
-const noDay = math.MinInt64
-
-func chainOf(p *path) chain {
-	k := p.chainKey
-	if k.IsZero() {
-		k = p.end()
+// chainID is the id of a path's chain. The last few are kept: rows of one
+// chain come together, and hashing is dear.
+func (w *walker) chainID(p *path) schemas.ID {
+	c := w.chainOf(p)
+	cached := &w.s.chains[c.key%nodeID(len(w.s.chains))]
+	if cached.node == c.key && cached.day == c.day {
+		return cached.id
 	}
-	if !k.LongLived() {
-		return chain{k, noDay}
-	}
-	return chain{k, p.chainNanos / int64(24*time.Hour)}
-}
-
-// chainID is the id of a path's chain. Its key remembers the last one: rows of
-// one chain come together, and hashing is dear.
-func (e *Engine) chainID(p *path) schemas.ID {
-	c := chainOf(p)
-	n := e.state.find(c.key)
-	if n != nil && n.chainDay == c.day && !n.chainID.IsZero() {
-		return n.chainID
-	}
-	parts := []string{"chain", c.key.String()}
+	parts := []string{"chain", w.s.key(c.key).String()}
 	if c.day != noDay {
 		parts = append(parts, strconv.FormatInt(c.day, 10))
 	}
 	id := schemas.MakeID(parts...)
-	if n != nil {
-		n.chainID, n.chainDay = id, c.day
-	}
+	cached.node, cached.day, cached.id = c.key, c.day, id
 	return id
 }
 
 // cause is the tool call that drove an action, as one path tells it.
 type cause struct {
 	event schemas.ID
-	call  schemas.Key
+	call  nodeID
 	grade schemas.CauseGrade
 }
 
 // findCause looks upward for the tool call that drove the action, on the path
 // that counts first.
-func (w *walker) findCause(a *schemas.Action, paths []path) (c cause) {
+func (w *walker) findCause(a *schemas.Action, paths []path, pick int) (c cause) {
 	if failedLogin(&a.Event) {
 		return c
 	}
-	pick := choosePath(paths)
 	if pick >= 0 {
 		c = w.causeOf(&paths[pick])
 	}
 	// A span says itself what called it: what else ran there does not count.
-	span := !a.FirstKey(schemas.KindCall).IsZero()
+	span := slices.ContainsFunc(w.own, func(n nodeID) bool { return w.s.at(n).kind == schemas.KindCall })
 	for i := 0; i < len(paths) && c.grade == schemas.CauseNone && !span; i++ {
 		if i != pick {
 			c = w.causeOf(&paths[i])
@@ -305,46 +375,51 @@ func (w *walker) findCause(a *schemas.Action, paths []path) (c cause) {
 // causeOf is the nearest tool call that a path runs through. The call as the
 // agent made it counts; the protocol's span of it only where there is none.
 func (w *walker) causeOf(p *path) cause {
-	var protocol cause
-	grade, n := schemas.CauseExact, p.node
-	for i := -1; i < len(p.steps); i++ {
-		if i >= 0 {
-			b := p.steps[i].edge
-			if p.loose && b.Child == p.fork {
-				return oneOf(p.causes, protocol)
-			}
-			if b.Strength == schemas.StrengthWeak {
-				grade = schemas.CauseInferred
-			}
-			n = p.steps[i].parent
-		}
-		if n.call.event.IsZero() || n.call.event == w.row.act.ID {
-			continue
-		}
-		if !n.call.protocol {
-			return cause{n.call.event, n.key, grade}
-		}
-		if protocol.grade == schemas.CauseNone && !w.row.act.ProtocolSpan() {
-			protocol = cause{n.call.event, n.key, grade}
-		}
+	if p.trail != nil {
+		return cause{} // there are no calls on it, or it would not be remembered
 	}
-	return oneOf(p.causes, protocol)
+	var protocol cause
+	grade, n := schemas.CauseExact, p.start
+	for st := p.first; ; st = st.above {
+		if c := &w.s.extra(n).call; !c.event.IsZero() && c.event != w.act.ID {
+			if !c.protocol {
+				return cause{c.event, n, grade}
+			}
+			if protocol.grade == schemas.CauseNone && !w.act.ProtocolSpan() {
+				protocol = cause{c.event, n, grade}
+			}
+		}
+		if st == nil {
+			return oneOf(p.causes, protocol)
+		}
+		if p.loose && st.child == p.fork {
+			return oneOf(p.causes, protocol)
+		}
+		if st.edge.strength == schemas.StrengthWeak {
+			grade = schemas.CauseInferred
+		}
+		n = st.edge.parent
+	}
 }
 
 // shareCause tells the cause of a row to the other records of its request, and
 // takes theirs where it has none of its own: all of them are one request.
-func (e *Engine) shareCause(a *schemas.Action, own cause) cause {
-	request := a.FirstKey(schemas.KindRequest)
-	if request.IsZero() {
+func (e *Engine) shareCause(a *schemas.Action, r *row, own cause) cause {
+	s := e.state
+	n := e.ownOf(r, schemas.KindRequest)
+	if n == 0 {
 		return own
 	}
-	n := e.state.intern(request, 0)
 	e.tellCause(n, a.ID, own)
 	if own.grade > schemas.CauseAmbiguous {
 		return own
 	}
-	theirs := make([]cause, 0, len(n.told))
-	for _, t := range n.told {
+	told := s.extra(n).told
+	if len(told) == 0 {
+		return own
+	}
+	theirs := make([]cause, 0, len(told))
+	for _, t := range told {
 		if t.event != a.ID && t.cause.event != a.ID {
 			theirs = append(theirs, t.cause)
 		}
@@ -357,21 +432,31 @@ func (e *Engine) shareCause(a *schemas.Action, own cause) cause {
 }
 
 // tellCause notes at a request what one of its records knows of the cause.
-func (e *Engine) tellCause(n *node, event schemas.ID, c cause) {
-	i, found := slices.BinarySearchFunc(n.told, event, func(t toldCause, id schemas.ID) int { return compareIDs(t.event, id) })
-	known := !c.event.IsZero()
-	switch {
-	case found && known && n.told[i].cause == c, !found && !known:
+func (e *Engine) tellCause(n nodeID, event schemas.ID, c cause) {
+	s, known := e.state, !c.event.IsZero()
+	if !known && s.at(n).more == 0 {
 		return
-	case found && known:
-		n.told[i].cause = c
-	case found:
-		n.told = slices.Delete(n.told, i, i+1)
-		e.state.grow(n, -toldBytes)
-	default:
-		n.told = slices.Insert(n.told, i, toldCause{event, c})
-		e.state.grow(n, toldBytes)
 	}
+	m := s.grow(n)
+	before := m.bytes()
+	i, found := slices.BinarySearchFunc(m.told, event, func(t toldCause, id schemas.ID) int { return compareIDs(t.event, id) })
+	switch {
+	case found && known && m.told[i].cause == c, !found && !known:
+		return
+	case found:
+		old := m.told[i].cause.call
+		if known {
+			s.at(c.call).refs++
+			m.told[i].cause = c
+		} else {
+			m.told = slices.Delete(m.told, i, i+1)
+		}
+		s.unref(old)
+	default:
+		s.at(c.call).refs++
+		m.told = slices.Insert(m.told, i, toldCause{event, c})
+	}
+	s.moreBytes += m.bytes() - before
 	e.wake(n)
 }
 
@@ -407,30 +492,38 @@ func oneOf(causes []cause, below cause) cause {
 }
 
 // findGrant applies the grants under which the keys of the path exist.
-func (e *Engine) findGrant(a *schemas.Action, w *walker, paths []path) {
-	var inside schemas.Key
+func (e *Engine) findGrant(a *schemas.Action, i rowID, r *row, paths []path, pick int) {
+	s := e.state
+	var inside nodeID
 	var insideFrom int64
 	windows := 0
-	for _, g := range e.grantsOf(paths) {
-		n := e.state.intern(g, 0)
-		e.state.depend(n, w.row)
-		for i := range n.grants {
-			b := &n.grants[i]
-			windows++
+	for _, link := range e.grantsOf(paths, pick) {
+		g := link.grant
+		s.wakeUp(g)
+		e.visit(i, r, g)
+		m := s.extra(g)
+		for j := m.grants; j != 0; j = s.edge(j).next {
+			b := s.edge(j)
+			until := s.ext(b).until
+			if !link.weak {
+				windows++
+			}
 			// No skew: the system that enforces the window also writes the record.
-			if b.FromNanos <= a.TimeNanos+a.ResolutionNanos && (b.UntilNanos == 0 || a.TimeNanos < b.UntilNanos) &&
-				(n.endedNanos == 0 || a.TimeNanos < n.endedNanos) && (n.revokedNanos == 0 || a.TimeNanos < n.revokedNanos) &&
-				(inside.IsZero() || b.FromNanos > insideFrom) {
-				inside, insideFrom = g, b.FromNanos
+			if b.from <= a.TimeNanos+a.ResolutionNanos && (until == 0 || a.TimeNanos < until) &&
+				(m.ended == 0 || a.TimeNanos < m.ended) && (m.revoked == 0 || a.TimeNanos < m.revoked) &&
+				(inside == 0 || b.from > insideFrom) {
+				inside, insideFrom = g, b.from
 			}
 		}
 	}
-	a.GrantID = inside.Value
-	if inside.IsZero() && windows > 0 && usesRight(a.Class) {
+	a.GrantID = s.key(inside).Value
+	if inside == 0 && windows > 0 && usesRight(a.Class) {
 		a.Flags |= schemas.FlagOutsideGrant
 	}
-	if own := a.FirstKey(schemas.KindGrant); a.Class == schemas.ClassGrant && !own.IsZero() {
-		a.GrantID = own.Value
+	if a.Class == schemas.ClassGrant {
+		if own := a.FirstKey(schemas.KindGrant); !own.IsZero() {
+			a.GrantID = own.Value
+		}
 	}
 }
 
@@ -443,55 +536,75 @@ func usesRight(c schemas.Class) bool {
 	return false
 }
 
+// grantLink says that a key exists under a grant, or, where it is weak, only
+// that whoever has the key also has the grant: such a use need not be one of
+// the right that was granted, and is not held against the window.
+type grantLink struct {
+	grant nodeID
+	weak  bool
+}
+
 // grantsOf lists, in order, the grants of the keys on the path that counts.
-func (e *Engine) grantsOf(paths []path) (out []schemas.Key) {
-	pick := choosePath(paths)
-	if pick < 0 {
+func (e *Engine) grantsOf(paths []path, pick int) (out []grantLink) {
+	if pick < 0 || paths[pick].trail != nil { // there are none on it, or it would not be remembered
 		return nil
 	}
-	p := &paths[pick]
-	n := p.node
-	for i := -1; i < len(p.steps); i++ {
-		if i >= 0 {
-			n = p.steps[i].parent
+	s := e.state
+	of := func(n nodeID) {
+		if s.at(n).kind == schemas.KindGrant {
+			return
 		}
-		if n.key.Kind != schemas.KindGrant {
-			for j := range n.grants {
-				out = append(out, n.grants[j].Parent)
-			}
+		for j := s.extra(n).grants; j != 0; j = s.edge(j).next {
+			out = append(out, grantLink{s.edge(j).parent, s.edge(j).strength == schemas.StrengthWeak})
 		}
 	}
-	slices.SortFunc(out, schemas.Key.Compare)
-	return slices.Compact(out)
+	p := &paths[pick]
+	of(p.start)
+	for st := p.first; st != nil; st = st.above {
+		of(st.edge.parent)
+	}
+	slices.SortFunc(out, func(a, b grantLink) int {
+		return cmp.Or(s.compare(a.grant, b.grant), weakLast(a.weak, b.weak))
+	})
+	return slices.CompactFunc(out, func(a, b grantLink) bool { return a.grant == b.grant })
+}
+
+func weakLast(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // findDecision attaches the policy decisions about the row's own call, or
 // about the tool call that caused it. Deny wins. A tool call inside another
 // does not inherit: whether it was itself decided upon is the question.
-func (e *Engine) findDecision(a *schemas.Action, r *row, why cause) {
+func (e *Engine) findDecision(a *schemas.Action, i rowID, r *row, why cause) {
 	if a.Class == schemas.ClassDecision {
 		a.PolicyDecision, a.PolicyID = a.Decision.Verdict, a.Decision.ID
 		return
 	}
-	var found []decision
-	for _, k := range a.Keys {
-		if k.Kind != schemas.KindCall {
-			continue
-		}
-		if n := e.state.find(k); n != nil {
-			found = append(found, n.decisions...)
+	decided := false
+	take := func(n nodeID) {
+		for _, d := range e.state.extra(n).decisions {
+			decided = true
+			if d.verdict > a.PolicyDecision {
+				a.PolicyDecision, a.PolicyID = d.verdict, d.id
+			}
 		}
 	}
-	inherits := a.Class != schemas.ClassToolCall || a.ProtocolSpan()
-	if len(found) == 0 && inherits && !why.call.IsZero() {
-		n := e.state.intern(why.call, 0)
-		e.state.depend(n, r)
-		found = n.decisions
-	}
-	for _, d := range found {
-		if d.verdict > a.PolicyDecision {
-			a.PolicyDecision, a.PolicyID = d.verdict, d.id
+	for _, n := range r.own {
+		if e.state.at(n).kind == schemas.KindCall {
+			take(n)
 		}
+	}
+	if inherits := a.Class != schemas.ClassToolCall || a.ProtocolSpan(); !decided && inherits && why.call != 0 {
+		e.state.wakeUp(why.call)
+		e.visit(i, r, why.call)
+		take(why.call)
 	}
 }
 
@@ -499,29 +612,33 @@ func (e *Engine) findDecision(a *schemas.Action, r *row, why cause) {
 // span, or a span below it, asked for it. A call that was merely active at the
 // time does not count.
 func (e *Engine) judge(r *row, a *schemas.Action, why cause) {
-	target := why.call
+	s, target := e.state, why.call
 	if why.grade != schemas.CauseExact {
-		target = a.FirstKey(schemas.KindCall)
+		target = e.ownOf(r, schemas.KindCall)
 	}
 	if target == r.judged {
 		return
 	}
-	if old := e.state.find(r.judged); old != nil {
-		e.state.grow(old, -len(old.decisions)*decisionBytes)
-		old.decisions = slices.DeleteFunc(old.decisions, func(d decision) bool { return d.event == a.ID })
-		e.state.grow(old, len(old.decisions)*decisionBytes)
+	if old := r.judged; old != 0 {
+		m := s.extra(old)
+		before := m.bytes()
+		m.decisions = slices.DeleteFunc(m.decisions, func(d decision) bool { return d.event == a.ID })
+		s.moreBytes += m.bytes() - before
 		e.wake(old)
+		s.unref(old)
 	}
-	r.judged = target
-	if target.IsZero() {
+	if r.judged = target; target == 0 {
 		return
 	}
-	n := e.state.intern(target, a.TimeNanos)
+	s.at(target).refs++
+	s.at(target).seen = max(s.at(target).seen, a.TimeNanos)
+	m := s.grow(target)
+	before := m.bytes()
 	d := decision{a.TimeNanos, a.ID, a.Decision.Verdict, strings.Clone(a.Decision.ID)}
-	if i, found := slices.BinarySearchFunc(n.decisions, d, decisionOrder); !found {
-		n.decisions = slices.Insert(n.decisions, i, d)
-		e.state.grow(n, decisionBytes)
-		e.wake(n)
+	if i, found := slices.BinarySearchFunc(m.decisions, d, decisionOrder); !found {
+		m.decisions = slices.Insert(m.decisions, i, d)
+		s.moreBytes += m.bytes() - before
+		e.wake(target)
 	}
 }
 
@@ -532,172 +649,196 @@ func decisionOrder(a, b decision) int {
 // findAssurance says how well the person at the start of the chain had been
 // authenticated: the facts of the highest session on the path, or of a login
 // session of that person that fits by name and time.
-func (e *Engine) findAssurance(a *schemas.Action, w *walker, paths []path) {
-	pick := choosePath(paths)
+func (e *Engine) findAssurance(a *schemas.Action, i rowID, r *row, paths []path, pick int) {
 	if pick < 0 || a.Root.IsZero() || a.Reason == schemas.ReasonFailedLogin {
 		return
 	}
-	p := &paths[pick]
-	for i := len(p.steps) - 1; i >= 0; i-- {
-		b := p.steps[i].edge
-		if b.Relation == schemas.RelationAuthenticated && b.Child.Kind == schemas.KindSession {
-			if b.MFA != schemas.MFAUnknown || b.AuthMethod != "" {
-				a.MFA, a.AuthMethod = b.MFA, b.AuthMethod
-			}
-			return
+	p, s := &paths[pick], e.state
+	var highest *step
+	for st := p.first; st != nil; st = st.above {
+		if st.edge.relation == schemas.RelationAuthenticated && s.at(st.child).kind == schemas.KindSession {
+			highest = st
 		}
 	}
+	if highest != nil {
+		if x := highest.ext; x.mfa != schemas.MFAUnknown || x.method != 0 {
+			a.MFA, a.AuthMethod = x.mfa, s.names.string(x.method)
+		}
+		return
+	}
 	if a.Root.Kind == schemas.KindHuman && statedAtTop(p) {
-		e.lend(a, w)
+		e.lend(a, i, r, p.end())
 	}
 }
 
 // statedAtTop reports whether a record says of itself who the root is, without
 // a login session that would show it.
 func statedAtTop(p *path) bool {
-	if n := len(p.steps); n > 0 {
-		return p.steps[n-1].edge.Strength == schemas.StrengthStated
+	if p.last != nil {
+		return p.last.edge.strength == schemas.StrengthStated
 	}
 	return p.strength == schemas.StrengthStated
 }
 
 // loginWindow is how old a login session may be to lend its facts.
-const loginWindow = int64(24 * time.Hour)
+const loginWindow = dayNanos
 
 // lend shows the one login session of the root that fits by name and time. It
 // changes neither grade nor chain.
-func (e *Engine) lend(a *schemas.Action, w *walker) {
-	root := e.state.find(a.Root)
-	if root == nil {
-		return
+func (e *Engine) lend(a *schemas.Action, i rowID, r *row, root nodeID) {
+	type login struct {
+		session nodeID
+		edge    *edge
 	}
-	var fit []*schemas.Binding
-	for _, k := range root.down {
-		n := e.state.find(k)
-		if n == nil {
+	s := e.state
+	slack := int64(e.cfg.Skew) + a.ResolutionNanos
+	var fit []login
+	for _, n := range s.extra(root).down {
+		if s.at(n).kind != schemas.KindSession {
 			continue
 		}
-		e.state.depend(n, w.row)
-		i := slices.IndexFunc(n.up, func(b schemas.Binding) bool {
-			return b.Relation == schemas.RelationAuthenticated && b.Parent == a.Root
-		})
-		if i < 0 {
+		e.visit(i, r, n)
+		var b *edge
+		for j := s.at(n).up; j != 0; j = s.edge(j).next {
+			if o := s.edge(j); o.relation == schemas.RelationAuthenticated && o.parent == root {
+				b = o
+				break
+			}
+		}
+		if b == nil {
 			continue
 		}
-		b := &n.up[i]
-		begun := b.ProofNanos <= a.TimeNanos+w.slack && b.ProofNanos > a.TimeNanos-loginWindow
-		over := n.endedNanos != 0 && a.TimeNanos > n.endedNanos+w.slack || n.revokedNanos != 0 && a.TimeNanos > n.revokedNanos+w.slack
+		m := s.extra(n)
+		begun := b.proofNanos <= a.TimeNanos+slack && b.proofNanos > a.TimeNanos-loginWindow
+		over := m.ended != 0 && a.TimeNanos > m.ended+slack || m.revoked != 0 && a.TimeNanos > m.revoked+slack
 		if begun && !over {
-			fit = append(fit, b)
+			fit = append(fit, login{n, b})
 		}
 	}
 	// Sessions of tools that one logs in to besides tell nothing of factors.
-	telling := func(b *schemas.Binding) bool { return b.MFA != schemas.MFAUnknown || b.AuthMethod != "" }
+	telling := func(l login) bool { x := s.ext(l.edge); return x.mfa != schemas.MFAUnknown || x.method != 0 }
 	if slices.ContainsFunc(fit, telling) {
-		fit = slices.DeleteFunc(fit, func(b *schemas.Binding) bool { return !telling(b) })
+		fit = slices.DeleteFunc(fit, func(l login) bool { return !telling(l) })
 	}
 	if len(fit) != 1 {
 		return // of two that fit none is shown
 	}
-	b := fit[0]
-	a.MFA, a.AuthMethod = b.MFA, b.AuthMethod
-	a.Hops = slices.Insert(a.Hops, 1, schemas.Hop{Key: b.Child, Name: b.ChildName, Relation: b.Relation,
-		Strength: schemas.StrengthWeak, Proof: b.Proof, AtNanos: b.ProofNanos, Lent: true})
+	b, x := fit[0].edge, s.ext(fit[0].edge)
+	a.MFA, a.AuthMethod = x.mfa, s.names.string(x.method)
+	a.Hops = slices.Insert(slices.Clone(a.Hops), 1, schemas.Hop{Key: s.key(fit[0].session), Name: s.names.string(b.childName), Relation: b.relation,
+		Strength: schemas.StrengthWeak, Proof: b.proof, AtNanos: b.proofNanos, Lent: true})
 }
 
 // compare holds the paths of one action against each other: different people
 // or different workloads mean a credential in the wrong hands.
-func (e *Engine) compare(a *schemas.Action, w *walker, paths []path) {
-	pick := choosePath(paths)
+func (e *Engine) compare(a *schemas.Action, i rowID, r *row, paths []path, pick int) {
 	if pick < 0 || a.Root.IsZero() || a.Reason == schemas.ReasonFailedLogin {
 		return
 	}
-	main := &paths[pick]
-	for i := range paths {
-		p := &paths[i]
-		if i == pick || !p.rooted || p.loose {
+	w, main := &e.walker, &paths[pick]
+	for j := range paths {
+		p := &paths[j]
+		if j == pick || !p.rooted || p.loose {
 			continue
 		}
-		if contradict(main, p) {
+		if w.contradict(main, p) {
 			a.Flags |= schemas.FlagDivergent
-			c := schemas.Candidate{Parent: p.start, Root: p.end()}
-			if len(p.steps) > 0 {
-				c.Parent, c.Proof = p.steps[0].edge.Parent, p.steps[0].edge.Proof
+			c := schemas.Candidate{Parent: w.s.key(p.start), Root: w.s.key(p.end())}
+			if p.first != nil {
+				c.Parent, c.Proof = w.s.key(p.first.edge.parent), p.first.edge.proof
 			}
 			if !slices.Contains(a.Candidates, c) {
-				a.Candidates = append(a.Candidates, c)
+				a.Candidates = append(slices.Clip(a.Candidates), c)
 			}
 		}
 	}
-	e.checkAddress(a, w, paths)
+	e.checkAddress(a, i, r, paths)
 }
 
 // contradict reports whether two paths of one action end in different people
 // or start in different workloads. Names of different namespaces cannot be
 // compared, and a workload's own credential does not contradict the person who
 // asked for the call.
-func contradict(a, b *path) bool {
-	x, y := person(a), person(b)
-	if !x.IsZero() && !y.IsZero() && x.Namespace == y.Namespace && x.Value != y.Value {
-		return true
-	}
-	v, u := firstWorkload(a), firstWorkload(b)
-	return !v.IsZero() && !u.IsZero() && v.Namespace == u.Namespace && v.Value != u.Value
+func (w *walker) contradict(a, b *path) bool {
+	return w.differ(w.person(a), w.person(b)) || w.differ(w.firstWorkload(a), w.firstWorkload(b))
+}
+
+// differ reports whether two keys are of one namespace and not the same.
+func (w *walker) differ(a, b nodeID) bool {
+	return a != 0 && b != 0 && a != b && w.s.at(a).namespace == w.s.at(b).namespace
 }
 
 // person is the human at the end of a path, unless overlapping time alone says
 // so: who was active on a workload is not whose credential it is.
-func person(p *path) schemas.Key {
-	if p.end().Kind != schemas.KindHuman || slices.ContainsFunc(p.steps, func(s step) bool {
-		return s.edge.Strength == schemas.StrengthWeak && !s.edge.Child.Kind.Principal()
-	}) {
-		return schemas.Key{}
+func (w *walker) person(p *path) nodeID {
+	if p.trail != nil {
+		return p.trail.person
+	}
+	if w.s.at(p.end()).kind != schemas.KindHuman {
+		return 0
+	}
+	for st := p.first; st != nil; st = st.above {
+		if st.edge.strength == schemas.StrengthWeak && !w.s.at(st.child).kind.Principal() {
+			return 0
+		}
 	}
 	return p.end()
 }
 
 // firstWorkload is the lowest workload of a path, addresses aside.
-func firstWorkload(p *path) schemas.Key {
-	at := p.start
-	for i := -1; i < len(p.steps); i++ {
-		if i >= 0 {
-			at = p.steps[i].edge.Parent
-		}
-		if at.Kind == schemas.KindWorkload && at.Namespace != addressNamespace {
-			return at
-		}
-		if at.Kind == schemas.KindCall {
-			return schemas.Key{} // what a call ran on says nothing of whose the key is
-		}
+func (w *walker) firstWorkload(p *path) nodeID {
+	if p.trail != nil {
+		return p.trail.workload
 	}
-	return schemas.Key{}
+	n := p.start
+	for st := p.first; ; st = st.above {
+		switch w.s.at(n).kind {
+		case schemas.KindWorkload:
+			if !w.s.address(n) {
+				return n
+			}
+		case schemas.KindCall:
+			return 0 // what a call ran on says nothing of whose the key is
+		}
+		if st == nil {
+			return 0
+		}
+		n = st.edge.parent
+	}
 }
 
 // checkAddress flags a workload's token that is used from elsewhere: from an
 // address that is none of the workload's, or, where its addresses are not
 // known, from another than that of the token's first use.
-func (e *Engine) checkAddress(a *schemas.Action, w *walker, paths []path) {
-	i := slices.IndexFunc(paths, func(p path) bool { return p.start.Kind == schemas.KindToken })
-	if i < 0 || !isAddress(a.SourceIP) {
+func (e *Engine) checkAddress(a *schemas.Action, i rowID, r *row, paths []path) {
+	s, w := e.state, &e.walker
+	j := slices.IndexFunc(paths, func(p path) bool { return s.at(p.start).kind == schemas.KindToken })
+	if j < 0 || a.SourceIP == "" {
 		return
 	}
-	load := firstWorkload(&paths[i])
-	if load.IsZero() {
+	load := w.firstWorkload(&paths[j])
+	if load == 0 {
 		return
 	}
-	n := e.state.find(load)
-	if n == nil {
+	ip, err := netip.ParseAddr(a.SourceIP)
+	if err != nil {
 		return
 	}
-	e.state.depend(n, w.row)
-	if known := slices.ContainsFunc(n.down, func(k schemas.Key) bool { return private(k.Value) == private(a.SourceIP) }); known {
-		if !slices.ContainsFunc(n.down, func(k schemas.Key) bool { return k.Value == a.SourceIP }) {
+	e.visit(i, r, load)
+	r.bits |= rowWorkloadToken
+	known, its := false, false
+	for _, n := range s.extra(load).down {
+		value := s.key(n).Value
+		known = known || private(value) == ip.IsPrivate()
+		its = its || value == a.SourceIP
+	}
+	if known {
+		if !its {
 			a.Flags |= schemas.FlagNewSourceIP
 		}
 		return
 	}
-	token := e.state.find(paths[i].start)
-	if token != nil && token.firstUse.ip != "" && token.firstUse.ip != a.SourceIP {
+	if u := s.at(paths[j].start).use; u != 0 && s.uses.at(u).ip != ip.As16() {
 		a.Flags |= schemas.FlagNewSourceIP
 	}
 }
@@ -707,13 +848,6 @@ func (e *Engine) checkAddress(a *schemas.Action, w *walker, paths []path) {
 func private(s string) bool {
 	a, err := netip.ParseAddr(s)
 	return err == nil && a.IsPrivate()
-}
-
-// isAddress tells an address from a service's name, which some sources put in
-// its place.
-func isAddress(s string) bool {
-	_, err := netip.ParseAddr(s)
-	return err == nil
 }
 
 // same reports whether two attributions of one event say the same.

@@ -2,48 +2,93 @@ package correlate
 
 import (
 	"cmp"
+	"encoding/binary"
+	"hash/maphash"
+	"net/netip"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"catena/schemas"
 )
 
-// What things weigh against the memory budget, in bytes: measured sizes of the
-// structs with their allocations, rounded up. Strings are added on top.
-const (
-	nodeBytes      = 320 // node, LRU entry, map slot
-	edgeBytes      = 360 // schemas.Binding in a slice
-	rowBytes       = 2200
-	dependentBytes = 24
-	downBytes      = 40
-	decisionBytes  = 96
-	toldBytes      = 80
-)
+// nodeID names a key in the state; zero is none. It stays good as long as
+// something refers to it: an edge, a row's watch, or the caller's promise not
+// to let go of anything meanwhile.
+type nodeID uint32
+
+// edgeID names a binding in the state; zero is none.
+type edgeID uint32
 
 // node is what is known of one key.
 type node struct {
-	key    schemas.Key
-	up     []schemas.Binding // who drives it; ordered by edgeOrder
-	grants []schemas.Binding // relation granted: the grants it exists under; for a grant key, its windows
-	down   []schemas.Key     // keys looked up from here: logins of a person, addresses of a workload, what a trace hangs on
+	first     uint32 // of its value, see text
+	size      uint16
+	kind      schemas.Kind
+	bits      nodeBits
+	namespace name
 
-	endedNanos, revokedNanos int64 // zero: not seen
+	up     edgeID  // who drives it, linked in edgeOrder
+	more   uint32  // facts that few keys have
+	use    uint32  // earliest use of a token
+	watch  watchID // rows and trails that visited it
+	trails uint32  // walks from here that are remembered
+	refs   uint32  // edges, rows and lists of others that name it
 
+	older, newer nodeID // in the order of use
+	stamp        uint32 // clock of the state when it was last moved there
+	seen         int64  // newest event time that touched it
+}
+
+func (n *node) value() text { return text{n.first, n.size} }
+
+type nodeBits uint8
+
+const (
+	nodeLive     nodeBits = 1 << iota // in the order of use; otherwise a name alone, kept because something refers to it
+	nodeLost                          // the tables know more of it than we do
+	nodeAsked                         // that has been asked for, and not yet answered
+	nodeRowsLost                      // rows that rest on it left for lack of room
+	nodeDropped                       // what was known of it was dropped for lack of room
+)
+
+// edge is one binding, without its child, which owns it.
+type edge struct {
+	parent     nodeID
+	next       edgeID
+	from       int64 // zero: always
+	proofNanos int64
+	proof      schemas.ID
+	offset     int64
+	part       uint32 // of the proof; a number of state.parts
+	index      int32
+	version    uint32 // a number of state.versions
+	childName  name
+	ext        uint32 // what few bindings have
+	source     uint16 // a number of state.sources
+	relation   schemas.Relation
+	strength   schemas.Strength
+}
+
+// edgeExt is what a binding may say besides.
+type edgeExt struct {
+	until, expires int64
+	parentName     name
+	method         name
+	mfa            schemas.MFA
+}
+
+// more is what is known of a key beyond who drives it.
+type more struct {
+	grants    edgeID   // the grants it exists under; for a grant key, its windows
+	down      []nodeID // keys looked up from here: logins of a person, addresses of a workload, what a trace hangs on
+	ended     int64    // zero: not seen
+	revoked   int64
 	call      call        // set when the key is a tool call's span whose event was seen
 	decisions []decision  // policy decisions about this call, ordered
 	told      []toldCause // of a request: what its records know of the cause, by event
-	firstUse  use         // earliest use of a token, for new_source_ip
-
-	chainID  schemas.ID // of the chain that starts here, on chainDay; zero: not yet asked
-	chainDay int64
-
-	rows  []*row // rows whose walk visited this node; some may be done
-	done  int    // how many of rows are done
-	bytes int
-	gone  bool  // evicted or expired: no longer counted
-	seen  int64 // newest event time that touched it
 }
 
 // call is what a tool call's own event says of it.
@@ -74,93 +119,397 @@ type toldCause struct {
 	cause cause
 }
 
-// use is one use of a token: where from, and when.
+// use is the earliest use of a token from an address.
 type use struct {
-	ip    string
+	ip    [16]byte
 	nanos int64
 	event schemas.ID
 }
 
-func (u use) before(o use) bool {
-	return o.ip == "" || u.nanos < o.nanos || u.nanos == o.nanos && compareIDs(u.event, o.event) < 0
+// watchID names a watch; zero is none.
+type watchID uint32
+
+// watch says that a row or trail visited a node, so that it hears when the
+// node learns something. It is linked with the others of its node, both ways,
+// and with the others of its owner.
+type watch struct {
+	node       nodeID
+	owner      uint32 // a row, or a trail where trailOwner is set
+	next, prev watchID
+	sibling    watchID
 }
+
+const trailOwner = 1 << 31
+
+// What Go's maps take for an entry of ours beside the entry itself, measured.
+const mapEntryBytes = 24
 
 // state is the graph of keys inside a byte budget: a window over the tables.
 type state struct {
-	nodes   *simplelru.LRU[schemas.Key, *node]
-	evicted *simplelru.LRU[schemas.Key, struct{}] // keys lately dropped for lack of room, to name the reason
-	bytes   int
+	seed     maphash.Seed
+	index    index // by hash
+	nodes    slab[node]
+	edges    slab[edge]
+	exts     slab[edgeExt]
+	mores    slab[more]
+	uses     slab[use]
+	watches  slab[watch]
+	texts    texts
+	names    names
+	parts    numbering[partition]
+	sources  numbering[string]
+	versions numbering[uint64] // few: one for each owner and merge
+
+	oldest, newest nodeID
+	live           int    // keys in the order of use
+	clock          uint32 // moves with each use of a key
+	moreBytes      int    // of the lists in mores
+
+	lost    *bloom // keys that were dropped and that the tables know; nil without a look-up
+	unasked []nodeID
+	nobody  *simplelru.LRU[uint64, struct{}] // hashes of keys of which the tables know nothing
+	evicted *simplelru.LRU[uint64, struct{}] // hashes of keys lately dropped for lack of room, to name the reason
+	stale   func(*watch)                     // hears when a key is dropped that a trail leads through
+	cache   [1 << 12]struct {
+		node nodeID
+		key  schemas.Key
+	}
+	chains [1 << 12]struct {
+		node nodeID
+		day  int64
+		id   schemas.ID
+	}
 }
 
 func newState() *state {
-	// The entry counts never bind: room is made by bytes (see Engine.shrink).
-	nodes, err := simplelru.NewLRU[schemas.Key, *node](1<<40, nil)
+	s := &state{seed: maphash.MakeSeed(), evicted: newSet(1 << 14), nobody: newSet(1 << 16)}
+	s.names = names{texts: &s.texts, seed: s.seed, find: map[uint64]name{}}
+	return s
+}
+
+func newSet(size int) *simplelru.LRU[uint64, struct{}] {
+	set, err := simplelru.NewLRU[uint64, struct{}](size, nil)
 	if err != nil {
 		panic(err) // impossible: the size is positive
 	}
-	evicted, err := simplelru.NewLRU[schemas.Key, struct{}](1<<14, nil)
-	if err != nil {
-		panic(err) // impossible: the size is positive
-	}
-	return &state{nodes: nodes, evicted: evicted}
+	return set
 }
 
-// find returns the node of a key, or nil, and marks it as used.
-func (s *state) find(k schemas.Key) *node {
-	n, _ := s.nodes.Get(k)
-	return n
+// bytes is what the state weighs. Room that was given back is kept for later
+// and not counted: it is filled again before more is taken.
+func (s *state) bytes() int {
+	return s.nodes.bytes() + s.edges.bytes() + s.exts.bytes() + s.mores.bytes() + s.uses.bytes() + s.watches.bytes() +
+		s.texts.blocks.bytes() + s.names.slots.bytes() + s.moreBytes + s.nodes.len()*indexBytes + s.names.slots.len()*mapEntryBytes
 }
 
-// intern returns the node of a key and makes it if need be. The state owns its
-// strings, so that a key does not keep the whole event alive that named it.
-func (s *state) intern(k schemas.Key, nanos int64) *node {
-	n, ok := s.nodes.Get(k)
+// numbering gives small numbers to the few values of a kind.
+type numbering[T comparable] struct {
+	of  map[T]int
+	all []T
+}
+
+func (n *numbering[T]) number(v T) int {
+	i, ok := n.of[v]
 	if !ok {
-		k = ownKey(k)
-		n = &node{key: k, bytes: nodeBytes + len(k.Namespace) + len(k.Value)}
-		s.nodes.Add(k, n)
-		s.bytes += n.bytes
+		if n.of == nil {
+			n.of = map[T]int{}
+		}
+		i = len(n.all)
+		n.of[v] = i
+		n.all = append(n.all, v)
 	}
-	n.seen = max(n.seen, nanos)
+	return i
+}
+
+func (s *state) at(n nodeID) *node   { return s.nodes.at(uint32(n)) }
+func (s *state) edge(e edgeID) *edge { return s.edges.at(uint32(e)) }
+
+func (s *state) hash(k schemas.Key) uint64 {
+	h := maphash.String(s.seed, k.Value) ^ (maphash.String(s.seed, k.Namespace)*31+uint64(k.Kind))*0x9e3779b97f4a7c15
+	return h ^ h>>32*0x9e3779b1
+}
+
+// peek returns the number of a key, or zero.
+func (s *state) peek(k schemas.Key) nodeID {
+	n, _ := s.lookup(k)
 	return n
 }
 
-func (s *state) grow(n *node, bytes int) {
-	if n.gone {
+func (s *state) lookup(k schemas.Key) (nodeID, uint64) {
+	h := s.hash(k)
+	return s.index.segment(h).find(h, func(n nodeID) bool {
+		at := s.at(n)
+		return at.kind == k.Kind && s.texts.equal(at.value(), k.Value) && s.texts.equal(s.names.slots.at(uint32(at.namespace)).text, k.Namespace)
+	}), h
+}
+
+// find returns a key of which something may be known, or zero, and marks it as
+// used.
+func (s *state) find(k schemas.Key) nodeID {
+	n := s.peek(k)
+	if n == 0 || s.at(n).bits&nodeLive == 0 {
+		return 0
+	}
+	s.touch(n)
+	return n
+}
+
+// name returns the number of a key and makes it if need be, as a name alone.
+func (s *state) name(k schemas.Key) nodeID {
+	n, h := s.lookup(k)
+	if n != 0 {
+		return n
+	}
+	i, at := s.nodes.take()
+	n = nodeID(i)
+	value := s.texts.put(k.Value)
+	*at = node{first: value.first, size: value.size, namespace: s.names.use(k.Namespace), kind: k.Kind}
+	s.index.segment(h).add(h, n)
+	if s.lost != nil && s.lost.has(h) {
+		at.bits |= nodeLost
+	}
+	return n
+}
+
+// intern returns the number of a key and makes it if need be, and marks it as
+// used.
+func (s *state) intern(k schemas.Key, nanos int64) nodeID {
+	n := s.name(k)
+	s.wakeUp(n)
+	at := s.at(n)
+	at.seen = max(at.seen, nanos)
+	return n
+}
+
+// wakeUp makes a key live that is used again, and moves it to the new end.
+func (s *state) wakeUp(n nodeID) {
+	at := s.at(n)
+	if at.bits&nodeLive != 0 {
+		s.touch(n)
 		return
 	}
-	n.bytes += bytes
-	s.bytes += bytes
+	at.bits |= nodeLive
+	s.live++
+	s.push(n, at)
+	if s.lost != nil && at.bits&nodeLost != 0 {
+		s.miss(n, at)
+	}
 }
 
+// miss notes that a key has to be looked up in the tables.
+func (s *state) miss(n nodeID, at *node) {
+	if s.nobody.Contains(s.hash(s.key(n))) {
+		at.bits &^= nodeLost
+		return
+	}
+	at.bits |= nodeLost
+	if at.bits&nodeAsked == 0 {
+		at.bits |= nodeAsked
+		at.refs++ // until it is answered
+		s.unasked = append(s.unasked, n)
+	}
+}
+
+// touch marks a key as used. The order of use is exact to a quarter of the
+// keys: to move each key each time would touch three of them.
+func (s *state) touch(n nodeID) {
+	s.clock++
+	at := s.at(n)
+	if s.clock-at.stamp <= uint32(s.nodes.len()/4) || s.newest == n {
+		return
+	}
+	s.unlink(at)
+	s.push(n, at)
+}
+
+func (s *state) push(n nodeID, at *node) {
+	at.older, at.newer, at.stamp = s.newest, 0, s.clock
+	if s.newest != 0 {
+		s.at(s.newest).newer = n
+	} else {
+		s.oldest = n
+	}
+	s.newest = n
+}
+
+func (s *state) unlink(at *node) {
+	if at.older != 0 {
+		s.at(at.older).newer = at.newer
+	} else {
+		s.oldest = at.newer
+	}
+	if at.newer != 0 {
+		s.at(at.newer).older = at.older
+	} else {
+		s.newest = at.older
+	}
+}
+
+// key makes the key of a number. The last few are kept: rows of one chain come
+// together.
+func (s *state) key(n nodeID) schemas.Key {
+	if n == 0 {
+		return schemas.Key{}
+	}
+	c := &s.cache[n%nodeID(len(s.cache))]
+	if c.node != n {
+		at := s.at(n)
+		c.node, c.key = n, schemas.Key{Kind: at.kind, Namespace: s.names.string(at.namespace), Value: s.texts.string(at.value())}
+	}
+	return c.key
+}
+
+// compare orders keys as schemas.Key.Compare does.
+func (s *state) compare(a, b nodeID) int {
+	if a == b {
+		return 0
+	}
+	x, y := s.at(a), s.at(b)
+	switch {
+	case x.kind != y.kind:
+		return int(x.kind) - int(y.kind)
+	case x.namespace != y.namespace:
+		return strings.Compare(s.names.string(x.namespace), s.names.string(y.namespace))
+	}
+	return s.texts.compare(x.value(), y.value())
+}
+
+// extra is what is known of a key beyond who drives it; never nil.
+func (s *state) extra(n nodeID) *more {
+	if i := s.at(n).more; i != 0 {
+		return s.mores.at(i)
+	}
+	return &nothingMore
+}
+
+var nothingMore more
+
+// grow is extra for writing.
+func (s *state) grow(n nodeID) *more {
+	at := s.at(n)
+	if at.more == 0 {
+		at.more, _ = s.mores.take()
+	}
+	return s.mores.at(at.more)
+}
+
+// ext is what a binding says besides; never nil.
+func (s *state) ext(e *edge) *edgeExt {
+	if e.ext == 0 {
+		return &nothingBesides
+	}
+	return s.exts.at(e.ext)
+}
+
+var nothingBesides edgeExt
+
 // learn adds a binding to the graph and reports whether anything that a row
-// can see has changed, and the binding as it now stands.
-func (s *state) learn(b schemas.Binding) (n *node, now schemas.Binding, changed bool) {
+// can see has changed, and the binding as it now stands, which shares no memory
+// with b.
+func (s *state) learn(b *schemas.Binding) (n nodeID, now schemas.Binding, changed bool) {
 	n = s.intern(b.Child, heardNanos(b.ProofNanos, &b.Evidence))
 	switch b.Relation {
 	case schemas.RelationEnded:
-		return n, b, earliest(&n.endedNanos, b.FromNanos)
+		return n, s.end(n, b), earliest(&s.grow(n).ended, b.FromNanos)
 	case schemas.RelationRevoked:
-		return n, b, earliest(&n.revokedNanos, b.FromNanos)
+		return n, s.end(n, b), earliest(&s.grow(n).revoked, b.FromNanos)
 	}
-	list := &n.up
+	parent := s.name(b.Parent)
+	e := edge{parent: parent, from: b.FromNanos, relation: b.Relation, strength: b.Strength}
+	link := &s.at(n).up
 	if b.Relation == schemas.RelationGranted {
-		list = &n.grants
+		link = &s.grow(n).grants
 	}
-	i, found := slices.BinarySearchFunc(*list, b, edgeOrder)
-	if found {
-		now, changed = merge((*list)[i], b)
-		if changed {
-			now = ownStrings(now)
-			(*list)[i] = now
+	for *link != 0 {
+		at := s.edge(*link)
+		c := s.edgeOrder(at, &e)
+		if c == 0 {
+			old := s.binding(n, at)
+			now, changed = merge(&old, b)
+			if !changed && old.Version < b.Version { // told anew to a later owner, see Engine.outranked
+				now.Version, changed = b.Version, true
+			}
+			if changed {
+				s.fill(at, &now)
+				now = s.binding(n, at)
+			}
+			return n, now, changed
 		}
-		return n, now, changed
+		if c > 0 {
+			break
+		}
+		link = &at.next
 	}
-	b = ownStrings(b)
-	*list = slices.Insert(*list, i, b)
-	s.grow(n, edgeBytes+len(b.Parent.Namespace)+len(b.Parent.Value)+len(b.ChildName)+len(b.ParentName))
-	s.remember(&b)
-	return n, b, true
+	i, at := s.edges.take()
+	*at = e
+	at.next, *link = *link, edgeID(i)
+	s.at(parent).refs++
+	s.fill(at, b)
+	s.remember(n, at, heardNanos(b.ProofNanos, &b.Evidence))
+	return n, s.binding(n, at), true
+}
+
+// end is a binding of a key without a parent, which says that it ended.
+func (s *state) end(n nodeID, b *schemas.Binding) schemas.Binding {
+	return schemas.Binding{Child: s.key(n), Relation: b.Relation, Strength: b.Strength, FromNanos: b.FromNanos,
+		Proof: b.Proof, ProofNanos: b.ProofNanos, Source: b.Source, Evidence: s.place(&b.Evidence), Version: b.Version}
+}
+
+// place is where a record lies, in memory of our own.
+func (s *state) place(e *schemas.Evidence) schemas.Evidence {
+	part := s.parts.all[s.part(e.Topic, e.Partition)]
+	return schemas.Evidence{Topic: part.topic, Partition: part.index, Offset: e.Offset, RecordIndex: e.RecordIndex}
+}
+
+// part numbers a partition.
+func (s *state) part(topic string, index int32) uint32 {
+	if i, ok := s.parts.of[partition{topic, index}]; ok {
+		return uint32(i)
+	}
+	return uint32(s.parts.number(partition{strings.Clone(topic), index}))
+}
+
+// fill writes what a binding says, apart from what makes it this edge.
+func (s *state) fill(at *edge, b *schemas.Binding) {
+	at.proofNanos, at.proof, at.version = b.ProofNanos, b.Proof, uint32(s.versions.number(b.Version))
+	at.part = s.part(b.Evidence.Topic, b.Evidence.Partition)
+	at.offset, at.index = b.Evidence.Offset, b.Evidence.RecordIndex
+	at.source = uint16(s.sources.number(b.Source))
+	old, oldName := at.ext, at.childName
+	at.childName = s.names.use(b.ChildName)
+	s.names.drop(oldName)
+	x := edgeExt{until: b.UntilNanos, expires: b.ExpiresNanos, parentName: s.names.use(b.ParentName), method: s.names.use(b.AuthMethod), mfa: b.MFA}
+	at.ext = 0
+	if x != (edgeExt{}) {
+		i, to := s.exts.take()
+		*to, at.ext = x, i
+	}
+	s.dropExt(old)
+}
+
+func (s *state) dropExt(i uint32) {
+	if i == 0 {
+		return
+	}
+	x := s.exts.at(i)
+	s.names.drop(x.parentName)
+	s.names.drop(x.method)
+	s.exts.give(i)
+}
+
+// binding is an edge as others know it. Of the record that proves it the place
+// is kept, and not what stood there.
+func (s *state) binding(child nodeID, e *edge) schemas.Binding {
+	x, part := s.ext(e), s.parts.all[e.part]
+	return schemas.Binding{
+		Child: s.key(child), Parent: s.key(e.parent), Relation: e.relation, Strength: e.strength,
+		ChildName: s.names.string(e.childName), ParentName: s.names.string(x.parentName),
+		FromNanos: e.from, UntilNanos: x.until, ExpiresNanos: x.expires,
+		AuthMethod: s.names.string(x.method), MFA: x.mfa,
+		Proof: e.proof, ProofNanos: e.proofNanos, Source: s.sources.all[e.source],
+		Evidence: schemas.Evidence{Topic: part.topic, Partition: part.index, Offset: e.offset, RecordIndex: e.index},
+		Version:  s.versions.all[e.version],
+	}
 }
 
 // heardNanos is the event time that a fact counts with for being forgotten. One
@@ -172,43 +521,42 @@ func heardNanos(nanos int64, at *schemas.Evidence) int64 {
 	return nanos
 }
 
-func ownKey(k schemas.Key) schemas.Key {
-	k.Namespace, k.Value = strings.Clone(k.Namespace), strings.Clone(k.Value)
-	return k
-}
-
-func ownStrings(b schemas.Binding) schemas.Binding {
-	b.Child, b.Parent = ownKey(b.Child), ownKey(b.Parent)
-	b.ChildName, b.ParentName = strings.Clone(b.ChildName), strings.Clone(b.ParentName)
-	b.AuthMethod = strings.Clone(b.AuthMethod)
-	return b
-}
-
 // remember notes the way down for the look-ups that go downward.
-func (s *state) remember(b *schemas.Binding) {
-	login := b.Relation == schemas.RelationAuthenticated && b.Child.Kind == schemas.KindSession && b.Parent.Kind == schemas.KindHuman
-	address := b.Child.Kind == schemas.KindWorkload && b.Child.Namespace == addressNamespace
+func (s *state) remember(child nodeID, e *edge, nanos int64) {
+	c, p := s.at(child), s.at(e.parent)
+	login := e.relation == schemas.RelationAuthenticated && c.kind == schemas.KindSession && p.kind == schemas.KindHuman
 	switch {
-	case login || address:
-		s.lookDown(b.Parent, b.Child, b)
-	case anchors(b):
-		trace, _ := traceOf(b.Child)
-		s.lookDown(trace, b.Parent, b)
+	case login || s.address(child):
+		s.lookDown(e.parent, child, nanos)
+	case s.anchors(child, e):
+		trace, _ := traceOf(s.key(child))
+		s.lookDown(s.name(trace), e.parent, nanos)
 	}
 }
 
-func (s *state) lookDown(from, to schemas.Key, b *schemas.Binding) {
-	n := s.intern(from, heardNanos(b.ProofNanos, &b.Evidence))
-	i, found := slices.BinarySearchFunc(n.down, to, schemas.Key.Compare)
+func (s *state) lookDown(from, to nodeID, nanos int64) {
+	s.wakeUp(from)
+	s.at(from).seen = max(s.at(from).seen, nanos)
+	m := s.grow(from)
+	i, found := slices.BinarySearchFunc(m.down, to, s.compare)
 	if found {
 		return
 	}
-	n.down = slices.Insert(n.down, i, to)
-	s.grow(n, downBytes)
-	if l := len(n.down); l >= 64 && l&(l-1) == 0 { // now and then, those that are no more
-		n.down = slices.DeleteFunc(n.down, func(k schemas.Key) bool { return k != to && !s.nodes.Contains(k) })
-		s.grow(n, (len(n.down)-l)*downBytes)
+	before := cap(m.down)
+	m.down = slices.Insert(m.down, i, to)
+	s.at(to).refs++
+	if l := len(m.down); l >= 64 && l&(l-1) == 0 { // now and then, those that are no more
+		keep := m.down[:0]
+		for _, n := range m.down {
+			if n == to || s.at(n).bits&nodeLive != 0 {
+				keep = append(keep, n)
+			} else {
+				s.unref(n)
+			}
+		}
+		m.down = keep
 	}
+	s.moreBytes += (cap(m.down) - before) * 4
 }
 
 // spanNamespace is that of call keys whose value is <trace>/<span>.
@@ -226,37 +574,48 @@ func traceOf(k schemas.Key) (schemas.Key, bool) {
 // anchors reports whether a binding ties a span to something outside its
 // trace that may lead to a person. Where it ran is no such thing: a trace
 // crosses many workloads.
-func anchors(b *schemas.Binding) bool {
-	trace, ok := traceOf(b.Child)
-	if !ok || b.Strength == schemas.StrengthWeak || b.Parent.Kind == schemas.KindWorkload || b.Relation == schemas.RelationGranted {
+func (s *state) anchors(child nodeID, e *edge) bool {
+	if s.at(child).kind != schemas.KindCall || e.strength == schemas.StrengthWeak || e.relation == schemas.RelationGranted {
 		return false
 	}
-	other, span := traceOf(b.Parent)
+	trace, ok := traceOf(s.key(child))
+	if !ok || s.at(e.parent).kind == schemas.KindWorkload {
+		return false
+	}
+	other, span := traceOf(s.key(e.parent))
 	return !span || other != trace
 }
 
 // addressNamespace is that of workload:ip:… keys: a place, not an identity.
 const addressNamespace = "ip"
 
+func (s *state) address(n nodeID) bool {
+	at := s.at(n)
+	return at.kind == schemas.KindWorkload && s.names.string(at.namespace) == addressNamespace
+}
+
 // edgeOrder makes two bindings the same edge when they say the same thing, and
 // puts the latest first among those of one strength and kind of parent.
-func edgeOrder(a, b schemas.Binding) int {
+func (s *state) edgeOrder(a, b *edge) int {
 	return cmp.Or(
-		-cmp.Compare(a.Strength, b.Strength),
-		cmp.Compare(a.Parent.Kind, b.Parent.Kind),
-		-cmp.Compare(a.FromNanos, b.FromNanos),
-		a.Parent.Compare(b.Parent),
-		cmp.Compare(a.Relation, b.Relation),
+		-cmp.Compare(a.strength, b.strength),
+		cmp.Compare(s.at(a.parent).kind, s.at(b.parent).kind),
+		-cmp.Compare(a.from, b.from),
+		s.compare(a.parent, b.parent),
+		cmp.Compare(a.relation, b.relation),
 	)
 }
 
 // merge joins two tellings of one edge, in whatever order they come. The
 // earliest proof stays with its times; names and what either shows of the
 // child are kept, the smallest name of several.
-func merge(old, add schemas.Binding) (schemas.Binding, bool) {
-	now := old
-	if proofOrder(&add, &old) < 0 {
-		now = add
+func merge(old, add *schemas.Binding) (schemas.Binding, bool) {
+	was := *old
+	was.Evidence = place(&old.Evidence)
+	now := was
+	if proofOrder(add, old) < 0 {
+		now = *add
+		now.Evidence = place(&add.Evidence)
 	}
 	if now.Strength == schemas.StrengthWeak { // two tellings of one time: the longer
 		now.UntilNanos = latestEnd(old.UntilNanos, add.UntilNanos)
@@ -266,11 +625,16 @@ func merge(old, add schemas.Binding) (schemas.Binding, bool) {
 	now.MFA = max(old.MFA, add.MFA)
 	now.AuthMethod = method(old.AuthMethod, add.AuthMethod)
 	now.Version = old.Version
-	changed := now != old
+	changed := now != was
 	if changed {
 		now.Version = max(old.Version+1, add.Version)
 	}
 	return now, changed
+}
+
+// place is where a record lies, without what stands there.
+func place(e *schemas.Evidence) schemas.Evidence {
+	return schemas.Evidence{Topic: e.Topic, Partition: e.Partition, Offset: e.Offset, RecordIndex: e.RecordIndex}
 }
 
 // method joins two tellings of how somebody was authenticated. A password is
@@ -310,7 +674,13 @@ func evidenceOrder(a, b *schemas.Evidence) int {
 		cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.RecordIndex, b.RecordIndex))
 }
 
-func compareIDs(a, b schemas.ID) int { return slices.Compare(a[:], b[:]) }
+func compareIDs(a, b schemas.ID) int {
+	x, y := binary.BigEndian.Uint64(a[:]), binary.BigEndian.Uint64(b[:])
+	if x != y {
+		return cmp.Compare(x, y)
+	}
+	return cmp.Compare(binary.BigEndian.Uint64(a[8:]), binary.BigEndian.Uint64(b[8:]))
+}
 
 // earliest lowers *at to nanos, if it is set and later or not set at all.
 func earliest(at *int64, nanos int64) bool {
@@ -321,47 +691,175 @@ func earliest(at *int64, nanos int64) bool {
 	return true
 }
 
-// depend registers a row with a node that its walk visited.
-func (s *state) depend(n *node, r *row) {
-	for _, d := range r.deps {
-		if d == n {
+// firstUse keeps the earliest use of a token and reports whether that was
+// known from another address.
+func (s *state) firstUse(n nodeID, ip netip.Addr, nanos int64, event schemas.ID) (moved bool) {
+	u := use{ip.As16(), nanos, event}
+	at := s.at(n)
+	if at.use == 0 {
+		i, to := s.uses.take()
+		*to, at.use = u, i
+		return false
+	}
+	old := s.uses.at(at.use)
+	if nanos > old.nanos || nanos == old.nanos && compareIDs(event, old.event) >= 0 {
+		return false
+	}
+	moved = old.ip != u.ip
+	*old = u
+	return moved
+}
+
+// watch registers a row or trail with a node that its walk visited. head is
+// the list of the owner, in which each node stands once.
+func (s *state) watch(head *watchID, n nodeID, owner uint32) {
+	for i := *head; i != 0; {
+		w := s.watches.at(uint32(i))
+		if w.node == n {
 			return
 		}
+		i = w.sibling
 	}
-	r.deps = append(r.deps, n)
-	n.rows = append(n.rows, r)
-	s.grow(n, dependentBytes)
+	i, w := s.watches.take()
+	at := s.at(n)
+	*w = watch{node: n, owner: owner, next: at.watch, sibling: *head}
+	if at.watch != 0 {
+		s.watches.at(uint32(at.watch)).prev = watchID(i)
+	}
+	at.watch, *head = watchID(i), watchID(i)
 }
 
-// release forgets a row that is done. The lists are compacted only when half
-// of a list is done, which keeps leaving cheap on keys with many rows.
-func (s *state) release(r *row) {
-	r.done = true
-	for _, n := range r.deps {
-		n.done++
-		if n.done*2 > len(n.rows) {
-			before := len(n.rows)
-			n.rows = slices.DeleteFunc(n.rows, func(r *row) bool { return r.done })
-			n.done = 0
-			s.grow(n, -(before-len(n.rows))*dependentBytes)
+// unwatch ends all watches of an owner.
+func (s *state) unwatch(head *watchID) {
+	for i := *head; i != 0; {
+		w := *s.watches.at(uint32(i))
+		if w.prev != 0 {
+			s.watches.at(uint32(w.prev)).next = w.next
+		} else {
+			s.at(w.node).watch = w.next
 		}
-		if len(n.rows) == 0 && !n.gone && n.blank() {
-			s.forget(n)
+		if w.next != 0 {
+			s.watches.at(uint32(w.next)).prev = w.prev
+		}
+		s.watches.give(uint32(i))
+		s.release(w.node)
+		i = w.sibling
+	}
+	*head = 0
+}
+
+// watchedBesides reports whether anybody but an owner watches a key.
+func (s *state) watchedBesides(n nodeID, owner uint32) bool {
+	for i := s.at(n).watch; i != 0; i = s.watches.at(uint32(i)).next {
+		if s.watches.at(uint32(i)).owner != owner {
+			return true
 		}
 	}
-	r.deps = nil
+	return false
 }
 
-// blank reports whether nothing is known of a key but that somebody asked:
-// most events bring a request id that nobody will ever speak of again.
-func (n *node) blank() bool {
-	return len(n.up)+len(n.grants)+len(n.down)+len(n.decisions)+len(n.told) == 0 && n.call.event.IsZero() &&
-		n.firstUse.ip == "" && n.endedNanos == 0 && n.revokedNanos == 0
+func (s *state) unref(n nodeID) {
+	s.at(n).refs--
+	s.release(n)
 }
 
-// forget drops a key. Rows that visited it keep what they know.
-func (s *state) forget(n *node) {
-	s.nodes.Remove(n.key)
-	s.bytes -= n.bytes
-	n.gone = true
+// release lets go of a key of which nothing is known and that nothing refers
+// to: most events bring a request id that nobody will ever speak of again.
+func (s *state) release(n nodeID) {
+	at := s.at(n)
+	if at.refs|uint32(at.watch)|at.trails|uint32(at.up)|at.more|at.use != 0 {
+		return
+	}
+	if at.bits&nodeLive != 0 {
+		s.unlink(at)
+		s.live--
+	}
+	h := s.hash(s.key(n))
+	s.index.segment(h).remove(h, n)
+	s.texts.drop(at.value())
+	s.names.drop(at.namespace)
+	if c := &s.cache[n%nodeID(len(s.cache))]; c.node == n {
+		c.node, c.key = 0, schemas.Key{}
+	}
+	if c := &s.chains[n%nodeID(len(s.chains))]; c.node == n {
+		c.node = 0
+	}
+	s.nodes.give(uint32(n))
+}
+
+// forget drops what is known of a live key. Rows that visited it keep what
+// they know; the name stays as long as something refers to it.
+func (s *state) forget(n nodeID) {
+	at := s.at(n)
+	s.unlink(at)
+	s.live--
+	at.bits &^= nodeLive
+	for i := at.watch; i != 0; {
+		w := s.watches.at(uint32(i))
+		if w.owner&trailOwner != 0 {
+			s.stale(w)
+		}
+		i = w.next
+	}
+	if s.knows(n) {
+		at.bits |= nodeLost
+		if s.lost != nil {
+			h := s.hash(s.key(n))
+			s.lost.add(h)
+			s.nobody.Remove(h)
+		}
+	}
+	at.refs++ // hold it while its edges go, which may lead back to it
+	s.dropEdges(&at.up)
+	if i := at.more; i != 0 {
+		m := s.mores.at(i)
+		at.more = 0
+		s.dropEdges(&m.grants)
+		s.moreBytes -= m.bytes()
+		for _, d := range m.down {
+			s.unref(d)
+		}
+		for _, t := range m.told {
+			s.unref(t.cause.call)
+		}
+		s.mores.give(i)
+	}
+	if i := at.use; i != 0 {
+		at.use = 0
+		s.uses.give(i)
+	}
+	s.unref(n)
+}
+
+func (s *state) dropEdges(head *edgeID) {
+	for i := *head; i != 0; {
+		e := *s.edge(i)
+		s.dropExt(e.ext)
+		s.names.drop(e.childName)
+		s.edges.give(uint32(i))
+		s.unref(e.parent)
+		i = e.next
+	}
+	*head = 0
+}
+
+// wasEvicted reports whether what was known of a key was lately dropped for
+// lack of room.
+func (s *state) wasEvicted(n nodeID) bool {
+	return s.at(n).bits&nodeDropped != 0 || s.evicted.Len() > 0 && s.evicted.Contains(s.hash(s.key(n)))
+}
+
+// knows reports whether more is known of a key than that somebody asked.
+func (s *state) knows(n nodeID) bool {
+	at := s.at(n)
+	return uint32(at.up)|at.more|at.use != 0
+}
+
+// bytes is what the lists of m weigh.
+func (m *more) bytes() int {
+	n := cap(m.down)*4 + cap(m.told)*int(unsafe.Sizeof(toldCause{})) + cap(m.decisions)*int(unsafe.Sizeof(decision{}))
+	for i := range m.decisions {
+		n += len(m.decisions[i].id)
+	}
+	return n
 }

@@ -3,70 +3,90 @@ package correlate
 import (
 	"math"
 	"slices"
+	"time"
 
 	"catena/schemas"
 )
 
 // step is one edge of a path, from a key to what drives it.
 type step struct {
-	edge   *schemas.Binding // valid while the walk lasts
-	parent *node            // of the edge
+	edge  *edge    // stands in the state, or is made up for where paths meet
+	ext   *edgeExt // of the edge
+	child nodeID
+	above *step
 }
 
 // path is what a walk upward from one key found: the start key, then each
 // step's parent.
 type path struct {
-	start  schemas.Key
-	node   *node // of start
-	steps  []step
-	rooted bool // ended at a root rather than at a frontier
+	start       nodeID
+	first, last *step // the lowest and the highest step; nil where there is none
+	depth       int   // number of steps
+	rooted      bool  // ended at a root rather than at a frontier
 
 	strength schemas.Strength // of the weakest step
 	reason   schemas.Reason   // why it is not exact, or why it stopped
 	flags    schemas.Flags
 
-	chainKey   schemas.Key // highest key on the path that is no principal
-	chainNanos int64       // when that key was used; cuts the chains of long-lived keys
+	chainKey   nodeID // highest key on the path that is no principal
+	chainNanos int64  // when that key was used; cuts the chains of long-lived keys
 
 	ambiguous  bool // several candidates with different roots; stopped at the fork
 	loose      bool // the step at the fork could be any of the candidates
 	candidates []schemas.Candidate
 	causes     []cause // what the candidates at the fork say of the cause, each in turn
-	fork       schemas.Key
+	fork       nodeID
+
+	trail *trail // where the walk was remembered rather than made
 }
 
-func (p *path) end() schemas.Key {
-	if len(p.steps) == 0 {
+// end is the highest key of a path.
+func (p *path) end() nodeID {
+	if p.last == nil {
 		return p.start
 	}
-	return p.steps[len(p.steps)-1].edge.Parent
+	return p.last.edge.parent
 }
 
 // under puts an edge below a path: the child is driven by where p starts.
-func (p path) under(b *schemas.Binding, child *node, childNanos int64) path {
-	steps := make([]step, 0, len(p.steps)+1)
-	p.steps = append(append(steps, step{b, p.node}), p.steps...)
-	p.start, p.node = b.Child, child
-	if p.rooted && b.Strength < p.strength { // the weakest step, the highest of them, gives the reason
-		p.reason = whyNotExact(b)
+func (w *walker) under(p path, e *edge, child nodeID, childNanos int64) path {
+	st := w.step(step{e, w.s.ext(e), child, p.first})
+	if p.last == nil {
+		p.last = st
 	}
-	p.strength = min(p.strength, b.Strength)
-	if p.chainKey.IsZero() && !b.Child.Kind.Principal() {
-		p.chainKey, p.chainNanos = b.Child, childNanos
+	p.first, p.start = st, child
+	p.depth++
+	if p.rooted && e.strength < p.strength { // the weakest step, the highest of them, gives the reason
+		p.reason = w.whyNotExact(e, child)
+	}
+	p.strength = min(p.strength, e.strength)
+	if p.chainKey == 0 && !w.s.at(child).kind.Principal() {
+		p.chainKey, p.chainNanos = child, childNanos
 	}
 	return p
 }
 
+// step keeps a step for as long as the row is being resolved. Chunks never
+// move, so that pointers into them hold.
+func (w *walker) step(st step) *step {
+	if len(w.steps) == cap(w.steps) {
+		w.steps = make([]step, 0, 128)
+	}
+	w.steps = append(w.steps, st)
+	return &w.steps[len(w.steps)-1]
+}
+
 // whyNotExact is the reason that a step gives a path which is otherwise complete.
-func whyNotExact(b *schemas.Binding) schemas.Reason {
+func (w *walker) whyNotExact(e *edge, child nodeID) schemas.Reason {
+	kind := w.s.at(child).kind
 	switch {
-	case b.Strength == schemas.StrengthExact:
+	case e.strength == schemas.StrengthExact:
 		return schemas.ReasonComplete
-	case b.Strength == schemas.StrengthStated && (b.Child.Kind == schemas.KindCall || b.Child.Kind == schemas.KindSession):
+	case e.strength == schemas.StrengthStated && (kind == schemas.KindCall || kind == schemas.KindSession):
 		return schemas.ReasonSelfReported
-	case b.Strength == schemas.StrengthStated:
+	case e.strength == schemas.StrengthStated:
 		return schemas.ReasonNameOnly
-	case b.Child.Kind.Principal():
+	case kind.Principal():
 		return schemas.ReasonSubjectMatch
 	default:
 		return schemas.ReasonTimeContainment
@@ -74,14 +94,14 @@ func whyNotExact(b *schemas.Binding) schemas.Reason {
 }
 
 // stopped is a path that ends where it begins.
-func stopped(n *node, nanos int64, reason schemas.Reason) path {
-	k := n.key
-	p := path{start: k, node: n, strength: schemas.StrengthExact, reason: reason, chainNanos: nanos}
-	if k.Kind.Root() && reason == schemas.ReasonComplete {
+func (w *walker) stopped(n nodeID, nanos int64, reason schemas.Reason) path {
+	kind := w.s.at(n).kind
+	p := path{start: n, strength: schemas.StrengthExact, reason: reason, chainNanos: nanos}
+	if kind.Root() && reason == schemas.ReasonComplete {
 		p.rooted = true
 	}
-	if !k.Kind.Principal() {
-		p.chainKey = k
+	if !kind.Principal() {
+		p.chainKey = n
 	}
 	return p
 }
@@ -93,25 +113,51 @@ const maxVisits = 512
 // have hundreds. All of them count for the grade.
 const maxCandidates = 32
 
-// walker climbs from one row.
+// walker climbs from one row. It keeps its buffers from row to row.
 type walker struct {
-	e        *Engine
-	row      *row
-	slack    int64 // skew and the record's own resolution
-	stack    []schemas.Key
+	s        *state
+	maxDepth int
+	hopsFrom *[]schemas.Hop // chunks that hops are made from
+
+	act      *schemas.Action
+	slack    int64    // skew and the record's own resolution
+	own      []nodeID // the keys of the action
+	single   [1]*edge
+	stack    []nodeID
+	visited  []nodeID
 	visits   int
 	bridging bool // a gap in the trace is being bridged; one in a walk
-	keys     []schemas.Key
-	paths    []path // one for each key, for the caller
+	pending  bool // a key on the way has been asked for and not yet answered
+
+	// While these hold, a walk from the same key at a time in [lo, hi) would find
+	// the same: see trail.
+	plain  bool
+	lo, hi int64
+
+	steps []step
+	paths []path // one for each key, for the caller
 }
 
-// walkerFor returns the engine's one walker, which climbs from one row at a
-// time and keeps its buffers.
-func (e *Engine) walkerFor(r *row) *walker {
-	w := &e.walker
+// begin makes the walker ready for a row.
+func (w *walker) begin(act *schemas.Action, skew int64) {
 	clear(w.paths)
-	*w = walker{e: e, row: r, slack: int64(e.cfg.Skew) + r.act.ResolutionNanos, stack: w.stack[:0], keys: w.keys[:0], paths: w.paths[:0]}
-	return w
+	w.act, w.slack, w.bridging, w.pending, w.visits = act, skew+act.ResolutionNanos, false, false, 0
+	w.own = nil
+	w.stack, w.visited, w.steps, w.paths = w.stack[:0], w.visited[:0], w.steps[:0], w.paths[:0]
+}
+
+// reached reports whether a time is at or after a bound. Where the time is
+// the action's own it notes for which other times the answer would be the same.
+func (w *walker) reached(bound, at int64) bool {
+	yes := at >= bound
+	if at == w.act.TimeNanos {
+		if yes {
+			w.lo = max(w.lo, bound)
+		} else {
+			w.hi = min(w.hi, bound)
+		}
+	}
+	return yes
 }
 
 // climb finds the best path upward from a key. at is the time at which the key
@@ -121,80 +167,106 @@ func (e *Engine) walkerFor(r *row) *walker {
 // within one strength calls before tokens before sessions before workloads
 // before principals. The first that leads to a root over exact steps wins;
 // otherwise the best does.
-func (w *walker) climb(k schemas.Key, at int64) path {
-	n := w.e.state.intern(k, 0) // a key asked for is a key waited for
-	w.e.state.depend(n, w.row)
-	if slices.Contains(w.stack, k) {
-		p := stopped(n, at, schemas.ReasonCycle)
+func (w *walker) climb(n nodeID, at int64) path {
+	w.s.wakeUp(n) // a key asked for is a key waited for
+	w.visited = append(w.visited, n)
+	if slices.Contains(w.stack, n) {
+		w.plain = false
+		p := w.stopped(n, at, schemas.ReasonCycle)
 		p.flags |= schemas.FlagCycle
 		return p
 	}
 	w.visits++
-	if len(w.stack) >= w.e.cfg.MaxDepth || w.visits > maxVisits {
-		p := stopped(n, at, schemas.ReasonDepthLimit)
+	if len(w.stack) >= w.maxDepth || w.visits > maxVisits {
+		w.plain = false
+		p := w.stopped(n, at, schemas.ReasonDepthLimit)
 		p.flags |= schemas.FlagDepthLimit
 		return p
 	}
-	w.stack = append(w.stack, k)
-	defer func() { w.stack = w.stack[:len(w.stack)-1] }()
+	node := w.s.at(n)
+	if node.kind == schemas.KindCall || node.kind == schemas.KindRequest || node.more != 0 && w.s.mores.at(node.more).crowded() {
+		w.plain = false
+	}
+	if node.bits&nodeAsked != 0 {
+		w.pending = true
+	}
+	w.stack = append(w.stack, n)
+	best := w.best(n, at)
+	best.flags |= w.afterEnd(n, at)
+	w.stack = w.stack[:len(w.stack)-1]
+	return best
+}
 
+// crowded reports whether a key has facts that more depends on than time.
+func (m *more) crowded() bool {
+	return m.grants != 0 || !m.call.event.IsZero() || len(m.decisions)+len(m.told) != 0
+}
+
+func (w *walker) best(n nodeID, at int64) path {
 	best := w.known(n, at)
 	if !best.rooted && !best.ambiguous {
-		if p := w.weak(n, at); p.rooted || p.ambiguous || len(best.steps) == 0 && len(p.steps) > 0 {
+		if p := w.weak(n, at); p.rooted || p.ambiguous || best.first == nil && p.first != nil {
 			best = p
 		}
-	} else if best.rooted && len(best.steps) == 0 { // a root as it stands: look for somebody behind it
+	} else if best.rooted && best.first == nil { // a root as it stands: look for somebody behind it
 		if p := w.weak(n, at); p.rooted || p.ambiguous {
 			best = p
-		} else if len(p.steps) > 0 || len(p.causes) > 0 { // nobody, but perhaps the call that drove it
-			best.fork, best.causes = k, []cause{w.causeOf(&p)}
+		} else if p.first != nil || len(p.causes) > 0 { // nobody, but perhaps the call that drove it
+			best.fork, best.causes = n, []cause{w.causeOf(&p)}
 		}
 	}
-	if len(best.steps) == 0 && !best.rooted && !best.ambiguous {
+	if best.first == nil && !best.rooted && !best.ambiguous {
 		if p, ok := w.bridge(n, at); ok {
 			best = p
 		}
 	}
-	best.flags |= w.afterEnd(n, at)
 	return best
 }
 
 // when is the time at which a key is judged that was used at a time: a
 // workload always at the time of the action, because what it was doing then
 // is the question.
-func (w *walker) when(k schemas.Key, at int64) int64 {
-	if k.Kind == schemas.KindWorkload {
-		return w.row.act.TimeNanos
+func (w *walker) when(n nodeID, at int64) int64 {
+	if w.s.at(n).kind == schemas.KindWorkload {
+		return w.act.TimeNanos
 	}
 	return at
 }
 
 // known follows exact and stated bindings.
-func (w *walker) known(n *node, at int64) path {
-	best := stopped(n, at, w.whyNothing(n, at))
-	if len(n.up) == 1 { // the common case, without the slices
-		if b := &n.up[0]; b.Strength != schemas.StrengthWeak && w.holds(b, w.when(n.key, at)) {
-			if p := w.ascend(n, b, at); better(&p, &best) {
-				return p
-			}
-		}
-		return best
+func (w *walker) known(n nodeID, at int64) path {
+	node := w.s.at(n)
+	best := w.stopped(n, at, schemas.ReasonNoBindingSeen)
+	if node.kind.Root() {
+		best = w.stopped(n, at, schemas.ReasonComplete)
 	}
-	for i := 0; i < len(n.up); {
-		group, next := w.fitting(n.up, i, w.when(n.key, at))
-		i = next
+	for i := node.up; i != 0; {
+		e := w.s.edge(i)
+		if e.strength == schemas.StrengthWeak {
+			break // the weak ones stand last
+		}
+		var group []*edge
+		group, i = w.fitting(i, w.when(n, at))
 		if len(group) == 0 {
 			continue
 		}
-		if group[0].Strength == schemas.StrengthStated && best.ambiguous {
+		if e.strength == schemas.StrengthStated && best.ambiguous {
 			break // what a record says of itself settles no contradiction between those who know
 		}
 		p := w.follow(n, group, at)
 		if p.rooted && p.strength == schemas.StrengthExact {
-			return w.contradicted(n, p, next, at)
+			if i != 0 {
+				p = w.contradicted(n, p, i, at)
+			}
+			return p
 		}
 		if better(&p, &best) {
 			best = p
+		}
+	}
+	if best.first == nil && !best.ambiguous && best.start == n {
+		if reason := w.whyNothing(n, at); best.reason == schemas.ReasonNoBindingSeen {
+			best.reason = reason
 		}
 	}
 	return best
@@ -203,33 +275,38 @@ func (w *walker) known(n *node, at int64) path {
 // contradicted looks whether the other exact bindings of a key lead from it to
 // somebody else than p does. p still counts, being the most specific, but is
 // flagged: whoever holds such a key may not be whose it is.
-func (w *walker) contradicted(n *node, p path, next int, at int64) path {
-	for next < len(n.up) && n.up[next].Strength == schemas.StrengthExact && w.visits < maxVisits/2 {
-		var group []*schemas.Binding
-		if group, next = w.fitting(n.up, next, w.when(n.key, at)); len(group) == 0 {
+func (w *walker) contradicted(n nodeID, p path, next edgeID, at int64) path {
+	for next != 0 && w.s.edge(next).strength == schemas.StrengthExact && w.visits < maxVisits/2 {
+		w.plain = false
+		var group []*edge
+		if group, next = w.fitting(next, w.when(n, at)); len(group) == 0 {
 			continue
 		}
 		other := w.follow(n, group, at)
-		if other.rooted && other.strength == schemas.StrengthExact && contradict(&p, &other) {
+		if other.rooted && other.strength == schemas.StrengthExact && w.contradict(&p, &other) {
 			p.flags |= schemas.FlagDivergent
-			p.candidates = append(slices.Clip(p.candidates), candidatesOf([]path{other})...)
+			p.candidates = append(slices.Clip(p.candidates), w.candidatesOf([]path{other})...)
 		}
 	}
 	return p
 }
 
-// better prefers a root over a fork over a frontier, and then the stronger.
+// better prefers a root over a fork over a frontier, and then the stronger. A
+// root that is one only because nothing is known above it gives way to a fork.
 func better(a, b *path) bool {
+	if b.rooted && b.first == nil && len(b.candidates) == 0 {
+		return a.rooted || a.ambiguous
+	}
 	if a.rooted != b.rooted {
 		return a.rooted
 	}
 	if a.rooted {
-		return len(b.steps) == 0 || a.strength > b.strength
+		return b.first == nil || a.strength > b.strength
 	}
 	if a.ambiguous != b.ambiguous {
 		return a.ambiguous
 	}
-	return len(b.steps) == 0 && len(a.steps) > 0
+	return b.first == nil && a.first != nil
 }
 
 // fitting returns the exact or stated bindings that may hold at a time out of
@@ -238,27 +315,38 @@ func better(a, b *path) bool {
 // before the use. Others compete with it: those of the same time, those that
 // always hold, and those so near to the use that the clocks cannot tell which
 // came first.
-func (w *walker) fitting(up []schemas.Binding, i int, at int64) (fit []*schemas.Binding, next int) {
-	first := &up[i]
+func (w *walker) fitting(i edgeID, at int64) (fit []*edge, next edgeID) {
+	first := w.s.edge(i)
+	kind := w.s.at(first.parent).kind
+	if first.next == 0 { // the common case: there is but one
+		if w.holds(first, at) {
+			w.single[0] = first
+			return w.single[:], 0
+		}
+		return nil, 0
+	}
 	best := -1                     // of fit: the latest mint that is not after the use
 	surely := int64(math.MaxInt64) // time of the latest mint that is surely before the use
-	for ; i < len(up) && up[i].Strength == first.Strength && up[i].Parent.Kind == first.Parent.Kind; i++ {
-		b := &up[i]
-		if b.Strength == schemas.StrengthWeak || b.FromNanos != 0 && b.FromNanos < surely && surely != math.MaxInt64 || !w.holds(b, at) {
+	for ; i != 0; i = w.s.edge(i).next {
+		e := w.s.edge(i)
+		if e.strength != first.strength || w.s.at(e.parent).kind != kind {
+			break
+		}
+		if e.strength == schemas.StrengthWeak || e.from != 0 && e.from < surely && surely != math.MaxInt64 || !w.holds(e, at) {
 			continue
 		}
-		if b.FromNanos <= at-w.slack && surely == math.MaxInt64 {
-			surely = b.FromNanos
+		if surely == math.MaxInt64 && w.reached(e.from+w.slack, at) {
+			surely = e.from
 		}
-		j := slices.IndexFunc(fit, func(o *schemas.Binding) bool { return o.Parent == b.Parent })
+		j := slices.IndexFunc(fit, func(o *edge) bool { return o.parent == e.parent })
 		switch {
 		case j < 0:
 			j = len(fit)
-			fit = append(fit, b)
-		case fit[j].FromNanos > at: // the mint before the use tells more
-			fit[j] = b
+			fit = append(fit, e)
+		case !w.reached(fit[j].from, at): // the mint before the use tells more
+			fit[j] = e
 		}
-		if best < 0 && fit[j].FromNanos <= at {
+		if best < 0 && w.reached(fit[j].from, at) {
 			best = j
 		}
 	}
@@ -270,34 +358,45 @@ func (w *walker) fitting(up []schemas.Binding, i int, at int64) (fit []*schemas.
 
 // holds reports whether a binding holds at a time, clock skew and the record's
 // own resolution allowed.
-func (w *walker) holds(b *schemas.Binding, at int64) bool {
-	return (b.FromNanos == 0 || b.FromNanos <= at+w.slack) && (b.UntilNanos == 0 || at < b.UntilNanos+w.slack)
+func (w *walker) holds(e *edge, at int64) bool {
+	if e.from != 0 && !w.reached(e.from-w.slack, at) {
+		return false
+	}
+	until := w.s.ext(e).until
+	return until == 0 || !w.reached(until+w.slack, at)
 }
 
 // whyNothing is the reason for which a walk that stops at n has stopped.
-func (w *walker) whyNothing(n *node, at int64) schemas.Reason {
+func (w *walker) whyNothing(n nodeID, at int64) schemas.Reason {
+	node := w.s.at(n)
 	switch {
-	case n.key.Kind.Root():
+	case node.kind.Root():
 		return schemas.ReasonComplete
-	case len(n.up) == 0:
-		if w.e.state.evicted.Contains(n.key) {
+	case node.up == 0:
+		if w.s.wasEvicted(n) {
 			return schemas.ReasonEvicted
 		}
 		return schemas.ReasonNoBindingSeen
-	case slices.ContainsFunc(n.up, func(b schemas.Binding) bool { return b.UntilNanos != 0 && at >= b.UntilNanos+w.slack }):
-		return schemas.ReasonBindingExpired
-	case slices.ContainsFunc(n.up, func(b schemas.Binding) bool { return b.FromNanos > at+w.slack }):
-		return schemas.ReasonBindingNotYet
-	default: // what is above holds, and leads nowhere
-		return schemas.ReasonNoBindingSeen
 	}
+	reason := schemas.ReasonNoBindingSeen // what is above holds, and leads nowhere
+	for i := node.up; i != 0; i = w.s.edge(i).next {
+		e := w.s.edge(i)
+		if until := w.s.ext(e).until; until != 0 && w.reached(until+w.slack, at) {
+			return schemas.ReasonBindingExpired
+		}
+		if e.from != 0 && !w.reached(e.from-w.slack, at) {
+			reason = schemas.ReasonBindingNotYet
+		}
+	}
+	return reason
 }
 
 // follow goes up a group of exact or stated bindings, the most likely first.
-func (w *walker) follow(n *node, group []*schemas.Binding, at int64) path {
+func (w *walker) follow(n nodeID, group []*edge, at int64) path {
 	if len(group) == 1 {
 		return w.ascend(n, group[0], at)
 	}
+	w.plain = false
 	paths := make([]path, len(group))
 	for i := range group {
 		paths[i] = w.ascend(n, group[i], at)
@@ -306,8 +405,8 @@ func (w *walker) follow(n *node, group []*schemas.Binding, at int64) path {
 		return paths[0]
 	}
 	reason := schemas.ReasonConflict
-	for _, b := range group {
-		if b.FromNanos != 0 && b.FromNanos != group[0].FromNanos { // no contradiction: one came first
+	for _, e := range group {
+		if e.from != 0 && e.from != group[0].from { // no contradiction: one came first
 			reason = schemas.ReasonSeveralCandidates
 		}
 	}
@@ -317,10 +416,10 @@ func (w *walker) follow(n *node, group []*schemas.Binding, at int64) path {
 // agree reports whether it makes no difference which of several paths counts.
 func (w *walker) agree(paths []path) bool {
 	first := &paths[0]
-	chain, why := chainOf(first), w.causeOf(first)
+	chain, why := w.chainOf(first), w.causeOf(first)
 	for i := range paths {
 		p := &paths[i]
-		if !p.rooted || p.end() != first.end() || p.strength != first.strength || chainOf(p) != chain || w.causeOf(p) != why {
+		if !p.rooted || p.end() != first.end() || p.strength != first.strength || w.chainOf(p) != chain || w.causeOf(p) != why {
 			return false
 		}
 	}
@@ -329,78 +428,86 @@ func (w *walker) agree(paths []path) bool {
 
 // ascend goes one step up. Above a mint, tokens and sessions are judged at the
 // time of the mint (see walker.when for workloads).
-func (w *walker) ascend(n *node, b *schemas.Binding, at int64) path {
-	used := w.when(b.Child, at)
+func (w *walker) ascend(n nodeID, e *edge, at int64) path {
+	used := w.when(n, at)
 	up := used
-	if b.FromNanos != 0 {
-		up = b.FromNanos
+	if e.from != 0 {
+		up = e.from
 	}
-	p := w.climb(b.Parent, up).under(b, n, at)
-	if b.ExpiresNanos != 0 && used > b.ExpiresNanos+w.slack {
+	p := w.under(w.climb(e.parent, up), e, n, at)
+	if expires := w.s.ext(e).expires; expires != 0 && w.reached(expires+w.slack+1, used) {
 		p.flags |= schemas.FlagUsedAfterExpiry
 	}
 	return p
 }
 
 // weak follows the weak bindings that hold at the time of the action.
-func (w *walker) weak(n *node, at int64) path {
-	when := w.when(n.key, at)
-	var fit []*schemas.Binding
-	for i := range n.up {
-		b := &n.up[i]
-		if b.Strength != schemas.StrengthWeak || !w.holds(b, when) ||
-			slices.Contains(w.row.act.Keys, b.Parent) || // a call does not contain itself
-			w.overBefore(b.Parent, when) {
+func (w *walker) weak(n nodeID, at int64) path {
+	when := w.when(n, at)
+	var fit []*edge
+	for i := w.s.at(n).up; i != 0; i = w.s.edge(i).next {
+		e := w.s.edge(i)
+		if e.strength != schemas.StrengthWeak {
 			continue
 		}
-		fit = append(fit, b)
+		w.plain = false
+		if !w.holds(e, when) || slices.Contains(w.own, e.parent) || // a call does not contain itself
+			w.overBefore(e.parent, when) {
+			continue
+		}
+		fit = append(fit, e)
 	}
 	if len(fit) > 1 { // what is told twice is one candidate: by the latest binding
-		slices.SortStableFunc(fit, func(a, b *schemas.Binding) int { return a.Parent.Compare(b.Parent) })
-		fit = slices.CompactFunc(fit, func(a, b *schemas.Binding) bool { return a.Parent == b.Parent })
+		slices.SortStableFunc(fit, func(a, b *edge) int { return w.s.compare(a.parent, b.parent) })
+		fit = slices.CompactFunc(fit, func(a, b *edge) bool { return a.parent == b.parent })
+		fit = w.innermost(fit)
 	}
-	fit = w.innermost(fit)
-	if len(fit) == 0 {
-		return path{start: n.key, node: n}
+	switch len(fit) {
+	case 0:
+		return path{start: n}
+	case 1:
+		return w.under(w.climb(fit[0].parent, when), fit[0], n, at)
 	}
 	paths := make([]path, 0, len(fit))
-	for i := range fit {
-		paths = append(paths, w.climb(fit[i].Parent, when).under(fit[i], n, at))
-	}
-	if len(paths) == 1 {
-		return paths[0]
+	for _, e := range fit {
+		paths = append(paths, w.under(w.climb(e.parent, when), e, n, at))
 	}
 	return w.choose(n, at, paths, schemas.ReasonSeveralCandidates)
 }
 
 // overBefore reports whether a session had ended before a time.
-func (w *walker) overBefore(k schemas.Key, at int64) bool {
-	n := w.e.state.find(k)
-	return n != nil && n.endedNanos != 0 && at > n.endedNanos+w.slack
+func (w *walker) overBefore(n nodeID, at int64) bool {
+	ended := w.s.extra(n).ended
+	return ended != 0 && at > ended+w.slack
 }
 
 // innermost drops calls that enclose another candidate: of nested calls active
 // at once only the innermost counts.
-func (w *walker) innermost(fit []*schemas.Binding) []*schemas.Binding {
-	if len(fit) < 2 {
-		return fit
-	}
-	outer := map[schemas.Key]bool{}
-	for i := range fit {
-		for k, hops := fit[i].Parent, 0; hops < w.e.cfg.MaxDepth; hops++ {
-			n := w.e.state.find(k)
-			if n == nil {
+func (w *walker) innermost(fit []*edge) []*edge {
+	var outer []nodeID
+	for _, e := range fit {
+		for n, hops := e.parent, 0; hops < w.maxDepth; hops++ {
+			w.visited = append(w.visited, n)
+			if w.s.at(n).bits&nodeAsked != 0 {
+				w.pending = true
+			}
+			up := w.s.at(n).up
+			if up == 0 {
 				break
 			}
-			w.e.state.depend(n, w.row)
-			if len(n.up) == 0 || n.up[0].Strength != schemas.StrengthExact || n.up[0].Parent.Kind != schemas.KindCall {
+			first := w.s.edge(up)
+			if first.strength != schemas.StrengthExact || w.s.at(first.parent).kind != schemas.KindCall {
 				break
 			}
-			k = n.up[0].Parent
-			outer[k] = true
+			n = first.parent
+			outer = append(outer, n)
 		}
 	}
-	return slices.DeleteFunc(fit, func(b *schemas.Binding) bool { return outer[b.Parent] })
+	if len(outer) == 0 {
+		return fit
+	}
+	slices.Sort(outer)
+	return slices.DeleteFunc(fit, func(e *edge) bool { _, found := slices.BinarySearch(outer, e.parent); return found })
 }
 
 // choose decides among several paths up from n that all fit.
@@ -409,8 +516,8 @@ func (w *walker) innermost(fit []*schemas.Binding) []*schemas.Binding {
 // principal over different sessions: the root is known, and the chain starts
 // at n. Different roots: a root of its own, such as a web identity's subject,
 // is where it stops, and anything else is ambiguous. Never a guess.
-func (w *walker) choose(n *node, at int64, paths []path, reason schemas.Reason) path {
-	slices.SortFunc(paths, func(a, b path) int { return a.steps[0].edge.Parent.Compare(b.steps[0].edge.Parent) })
+func (w *walker) choose(n nodeID, at int64, paths []path, reason schemas.Reason) path {
+	slices.SortFunc(paths, func(a, b path) int { return w.s.compare(a.first.edge.parent, b.first.edge.parent) })
 	rooted := 0
 	for i := range paths {
 		if paths[i].rooted {
@@ -420,16 +527,17 @@ func (w *walker) choose(n *node, at int64, paths []path, reason schemas.Reason) 
 	if rooted == len(paths) && sameRoot(paths) {
 		return w.common(n, at, paths, reason)
 	}
-	p := stopped(n, at, reason)
-	p.fork, p.causes = n.key, w.causesOf(paths)
+	p := w.stopped(n, at, reason)
+	p.fork, p.causes = n, w.causesOf(paths)
+	kind := w.s.at(n).kind
 	if rooted == 0 { // nothing is known above any of them
-		if n.key.Kind.Root() {
+		if kind.Root() {
 			p.reason = schemas.ReasonComplete
 		}
 		return p
 	}
-	p.candidates = candidatesOf(paths)
-	if n.key.Kind.Principal() {
+	p.candidates = w.candidatesOf(paths)
+	if kind.Principal() {
 		p.rooted, p.reason = true, schemas.ReasonComplete
 	} else {
 		p.rooted, p.ambiguous = false, true
@@ -446,12 +554,13 @@ func sameRoot(paths []path) bool {
 	return true
 }
 
-func candidatesOf(paths []path) []schemas.Candidate {
+func (w *walker) candidatesOf(paths []path) []schemas.Candidate {
 	out := make([]schemas.Candidate, 0, min(len(paths), maxCandidates))
 	for i := range paths[:min(len(paths), maxCandidates)] {
-		c := schemas.Candidate{Parent: paths[i].steps[0].edge.Parent, Proof: paths[i].steps[0].edge.Proof}
+		e := paths[i].first.edge
+		c := schemas.Candidate{Parent: w.s.key(e.parent), Proof: e.proof}
 		if paths[i].rooted {
-			c.Root = paths[i].end()
+			c.Root = w.s.key(paths[i].end())
 		}
 		out = append(out, c)
 	}
@@ -460,39 +569,41 @@ func candidatesOf(paths []path) []schemas.Candidate {
 
 // common joins paths that meet: what they share is the path, and the step to
 // it is as weak as the weakest of theirs.
-func (w *walker) common(n *node, at int64, paths []path, reason schemas.Reason) path {
-	meet := paths[0].steps[len(paths[0].steps)-1]
-	tail := 0 // index in paths[0] of the first step above where all meet
-	for i, s := range paths[0].steps {
-		if slices.ContainsFunc(paths[1:], func(p path) bool { return !passes(&p, s.edge.Parent) }) {
-			continue
-		}
-		meet, tail = s, i+1
-		break
-	}
-	first, chain := paths[0].steps[0].edge, chainOf(&paths[0])
+func (w *walker) common(n nodeID, at int64, paths []path, reason schemas.Reason) path {
 	p := paths[0]
-	p.steps = slices.Clone(paths[0].steps[min(tail, len(paths[0].steps)):])
+	meet := p.last
+	for st := p.first; st != nil; st = st.above { // the first step above which all meet
+		if !slices.ContainsFunc(paths[1:], func(o path) bool { return !passes(&o, st.edge.parent) }) {
+			meet = st
+			break
+		}
+	}
+	first, chain := paths[0].first.edge, w.chainOf(&paths[0])
 	for i := range paths {
 		p.strength = min(p.strength, paths[i].strength)
 		p.flags |= paths[i].flags
-		if chainOf(&paths[i]) != chain { // one principal, different sessions: the chain starts here
-			p.chainKey, p.chainNanos = n.key, at
+		if w.chainOf(&paths[i]) != chain { // one principal, different sessions: the chain starts here
+			p.chainKey, p.chainNanos = n, at
 		}
 	}
-	if p.chainKey.Kind.Principal() {
-		p.chainKey = schemas.Key{} // the next key below starts it
+	if p.chainKey != 0 && w.s.at(p.chainKey).kind.Principal() {
+		p.chainKey = 0 // the next key below starts it
 	}
 	if p.strength != schemas.StrengthExact {
 		p.reason = reasonOf(p.reason, reason)
 	}
-	joint := &schemas.Binding{Child: n.key, Parent: meet.edge.Parent, Relation: first.Relation, Strength: p.strength, ParentName: meet.edge.ParentName}
+	joint := &edge{parent: meet.edge.parent, relation: first.relation, strength: p.strength}
 	if p.strength == schemas.StrengthExact { // any of them proves it
-		joint.Proof, joint.ProofNanos = first.Proof, first.ProofNanos
+		joint.proof, joint.proofNanos = first.proof, first.proofNanos
 	}
-	p.steps = append([]step{{joint, meet.parent}}, p.steps...)
-	p.node = n
-	p.start, p.loose, p.fork, p.candidates, p.causes = n.key, true, n.key, candidatesOf(paths), w.causesOf(paths)
+	p.first, p.depth = w.step(step{joint, &edgeExt{parentName: meet.ext.parentName}, n, meet.above}), 1
+	for st := meet.above; st != nil; st = st.above {
+		p.depth++
+	}
+	if meet.above == nil {
+		p.last = p.first
+	}
+	p.start, p.loose, p.fork, p.candidates, p.causes = n, true, n, w.candidatesOf(paths), w.causesOf(paths)
 	return p
 }
 
@@ -504,8 +615,13 @@ func reasonOf(own, several schemas.Reason) schemas.Reason {
 	return own
 }
 
-func passes(p *path, k schemas.Key) bool {
-	return slices.ContainsFunc(p.steps, func(s step) bool { return s.edge.Parent == k })
+func passes(p *path, n nodeID) bool {
+	for st := p.first; st != nil; st = st.above {
+		if st.edge.parent == n {
+			return true
+		}
+	}
+	return false
 }
 
 // maxAnchors is how many sessions and tokens a trace may hang on and still be
@@ -515,26 +631,33 @@ const maxAnchors = 32
 // bridge leaps over a lost span: where nothing is known above a span, and
 // everything that the rest of its trace hangs on leads to one root, that is
 // the root of this span too, inferred.
-func (w *walker) bridge(n *node, at int64) (path, bool) {
-	k, ok := traceOf(n.key)
-	if !ok || w.bridging {
+func (w *walker) bridge(n nodeID, at int64) (path, bool) {
+	if w.s.at(n).kind != schemas.KindCall || w.bridging {
 		return path{}, false
 	}
-	trace := w.e.state.intern(k, 0)
-	w.e.state.depend(trace, w.row)
-	if len(trace.down) == 0 || len(trace.down) > maxAnchors {
+	k, ok := traceOf(w.s.key(n))
+	if !ok {
+		return path{}, false
+	}
+	trace := w.s.intern(k, 0)
+	w.visited = append(w.visited, trace)
+	if w.s.at(trace).bits&nodeAsked != 0 {
+		w.pending = true
+	}
+	down := w.s.extra(trace).down
+	if len(down) == 0 || len(down) > maxAnchors {
 		return path{}, false
 	}
 	w.bridging = true
 	defer func() { w.bridging = false }()
 	var paths []path
-	for _, anchor := range trace.down {
+	for _, anchor := range down {
 		p := w.climb(anchor, at)
 		if p.ambiguous {
 			return path{}, false
 		}
 		if p.rooted {
-			paths = append(paths, p.under(&schemas.Binding{Child: n.key, Parent: anchor, Relation: schemas.RelationInvoked}, n, at))
+			paths = append(paths, w.under(p, &edge{parent: anchor, relation: schemas.RelationInvoked}, n, at))
 		}
 	}
 	switch {
@@ -547,15 +670,42 @@ func (w *walker) bridge(n *node, at int64) (path, bool) {
 }
 
 // afterEnd flags a use of a key after it had ended or was revoked.
-func (w *walker) afterEnd(n *node, at int64) (f schemas.Flags) {
-	if n.key.Kind != schemas.KindToken && n.key.Kind != schemas.KindSession {
+func (w *walker) afterEnd(n nodeID, at int64) (f schemas.Flags) {
+	node := w.s.at(n)
+	if node.more == 0 || node.kind != schemas.KindToken && node.kind != schemas.KindSession {
 		return 0
 	}
-	if n.endedNanos != 0 && at > n.endedNanos+w.slack {
+	m := w.s.mores.at(node.more)
+	if m.ended != 0 && w.reached(m.ended+w.slack+1, at) {
 		f |= schemas.FlagUsedAfterEnd
 	}
-	if n.revokedNanos != 0 && at > n.revokedNanos+w.slack {
+	if m.revoked != 0 && w.reached(m.revoked+w.slack+1, at) {
 		f |= schemas.FlagUsedAfterRevoke
 	}
 	return f
+}
+
+// chain is what a chain's id derives from: the highest key of the path alone;
+// for a long-lived key, and the UTC day on which it was itself used.
+type chain struct {
+	key nodeID
+	day int64 // since the epoch; noDay where the key is not long-lived
+}
+
+const (
+	noDay    = math.MinInt64
+	minNanos = math.MinInt64
+	maxNanos = math.MaxInt64
+	dayNanos = int64(24 * time.Hour)
+)
+
+func (w *walker) chainOf(p *path) chain {
+	k := p.chainKey
+	if k == 0 {
+		k = p.end()
+	}
+	if !w.s.key(k).LongLived() {
+		return chain{k, noDay}
+	}
+	return chain{k, p.chainNanos / dayNanos}
 }

@@ -45,6 +45,25 @@ func (w *watermarks) owner(p partition) int64 {
 	return 0
 }
 
+// assigned reports whether any partition was assigned to us.
+func (w *watermarks) assigned() bool {
+	for _, pr := range w.parts {
+		if pr.ownerMilli != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// newest is the newest event time of any partition.
+func (w *watermarks) newest() int64 {
+	newest := int64(math.MinInt64)
+	for _, pr := range w.parts {
+		newest = max(newest, pr.maxNanos)
+	}
+	return newest
+}
+
 // see notes an event time of a partition.
 func (w *watermarks) see(p partition, nanos int64) {
 	pr := w.part(p)

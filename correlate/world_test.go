@@ -32,7 +32,7 @@ type table struct {
 func newTable() *table { return &table{rows: map[schemas.ID]*schemas.Action{}} }
 
 func (t *table) write(out *Output) {
-	t.pending = append(t.pending, Output{slices.Clone(out.Actions), slices.Clone(out.Bindings)})
+	t.pending = append(t.pending, Output{Actions: slices.Clone(out.Actions), Bindings: slices.Clone(out.Bindings)})
 	t.apply(out.Actions, out.Bindings)
 	out.Reset()
 }
@@ -475,36 +475,122 @@ func checkEngine(t testing.TB, e *Engine) {
 	if len(e.dirty) != 0 {
 		t.Fatalf("%d rows are left dirty", len(e.dirty))
 	}
-	if e.rbytes < 0 || e.state.bytes < 0 {
-		t.Fatalf("accounting went below zero: rows %d, keys %d", e.rbytes, e.state.bytes)
-	}
-	if len(e.waits) != len(e.rows) {
-		t.Fatalf("%d rows wait and %d are known", len(e.waits), len(e.rows))
-	}
-	if got := e.state.bytes + e.rbytes; got > e.cfg.MemoryBytes {
+	if got := e.bytes(); got > e.cfg.MemoryBytes {
 		t.Fatalf("state of %d bytes is over the bound of %d", got, e.cfg.MemoryBytes)
 	}
-	sum := 0
-	for _, k := range e.state.nodes.Keys() {
-		n, _ := e.state.nodes.Peek(k)
-		sum += n.bytes
-		least := nodeBytes + len(k.Namespace) + len(k.Value) + edgeBytes*(len(n.up)+len(n.grants)) + downBytes*len(n.down) +
-			decisionBytes*len(n.decisions) + dependentBytes*len(n.rows)
-		if n.bytes < least || n.done < 0 || n.done > len(n.rows) || n.gone {
-			t.Fatalf("%v: %d bytes, %d of %d rows done, gone %v", k, n.bytes, n.done, len(n.rows), n.gone)
+	s := e.state
+	refs := map[nodeID]uint32{}
+	watches := map[watchID]bool{}
+	live, edges, exts, mores, uses, moreBytes, blocks := 0, 0, 0, 0, 0, 0, 0
+	countEdges := func(i edgeID) {
+		for ; i != 0; i = s.edge(i).next {
+			edges++
+			refs[s.edge(i).parent]++
+			if s.edge(i).ext != 0 {
+				exts++
+			}
 		}
 	}
-	if sum != e.state.bytes {
-		t.Fatalf("keys weigh %d bytes and %d are accounted for", sum, e.state.bytes)
-	}
-	rows := 0
-	for _, r := range e.rows {
-		rows += r.bytes
-		if r.dirty || r.done || r.act == nil || e.waits[r.heapAt] != r {
-			t.Fatalf("row %v: dirty %v, done %v", r.act, r.dirty, r.done)
+	nodes := map[nodeID]bool{}
+	for g := range s.index.segments {
+		for _, slot := range s.index.segments[g].slots {
+			if slot == 0 {
+				continue
+			}
+			n := nodeID(slot)
+			at := s.at(n)
+			if h := s.hash(s.key(n)); nodes[n] || h>>56 != uint64(g) || s.peek(s.key(n)) != n {
+				t.Fatalf("%v stands in the wrong place of the index", s.key(n))
+			}
+			nodes[n] = true
+			if at.bits&nodeLive != 0 {
+				live++
+			} else if s.knows(n) {
+				t.Fatalf("%v is a name alone, and something is known of it", s.key(n))
+			}
+			if at.bits&nodeAsked != 0 {
+				refs[n]++
+			}
+			blocks += (int(at.size) + blockText - 1) / blockText
+			countEdges(at.up)
+			if at.more != 0 {
+				m := s.extra(n)
+				mores++
+				moreBytes += m.bytes()
+				countEdges(m.grants)
+				for _, d := range m.down {
+					refs[d]++
+				}
+				for _, told := range m.told {
+					refs[told.cause.call]++
+				}
+			}
+			if at.use != 0 {
+				uses++
+			}
+			var prev watchID
+			for i := at.watch; i != 0; i = s.watches.at(uint32(i)).next {
+				w := s.watches.at(uint32(i))
+				if w.node != n || w.prev != prev {
+					t.Fatalf("the watches of %v are torn", s.key(n))
+				}
+				watches[i], prev = true, i
+			}
 		}
 	}
-	if rows != e.rbytes {
-		t.Fatalf("rows weigh %d bytes and %d are accounted for", rows, e.rbytes)
+	rows, held, owned := 0, 0, 0
+	owns := func(head watchID, owner uint32) {
+		for i := head; i != 0; i = s.watches.at(uint32(i)).sibling {
+			owned++
+			if !watches[i] || s.watches.at(uint32(i)).owner != owner {
+				t.Fatal("a watch is known to its owner alone")
+			}
+		}
+	}
+	trails := map[uint32]bool{}
+	for id, i := range e.rows.byID {
+		r := e.rows.at(i)
+		rows++
+		held += int(r.weight)
+		if r.act == nil || r.act.ID != id || r.bits&(rowDirty|rowTouched) != 0 {
+			t.Fatalf("row %v has bits %b", id, r.bits)
+		}
+		if r.judged != 0 {
+			refs[r.judged]++
+		}
+		for _, n := range r.own {
+			refs[n]++
+		}
+		owns(r.watches, i)
+		for l := r.trails; l != 0; l = e.links.at(l).sibling {
+			trails[e.links.at(l).trail] = true
+		}
+	}
+	for i := range trails {
+		owns(e.trails.at(i).watches, i|trailOwner)
+	}
+	if len(nodes) != s.nodes.len() || live != s.live || edges != s.edges.len() || exts != s.exts.len() || mores != s.mores.len() || uses != s.uses.len() {
+		t.Fatalf("leaked: %d keys of %d, %d live of %d, %d edges of %d, %d exts of %d, %d mores of %d, %d uses of %d", len(nodes), s.nodes.len(), live, s.live,
+			edges, s.edges.len(), exts, s.exts.len(), mores, s.mores.len(), uses, s.uses.len())
+	}
+	if moreBytes != s.moreBytes || held != e.rows.held || len(watches) != s.watches.len() || owned != len(watches) || len(trails) != e.trails.len() {
+		t.Fatalf("lists weigh %d bytes of %d, rows %d of %d; %d watches of %d, %d owned; %d trails of %d", moreBytes, s.moreBytes, held, e.rows.held,
+			len(watches), s.watches.len(), owned, len(trails), e.trails.len())
+	}
+	for i := range s.names.slots.used {
+		blocks += (int(s.names.slots.at(i+1).text.size) + blockText - 1) / blockText
+	}
+	if blocks != s.texts.blocks.len() {
+		t.Fatalf("texts take %d blocks and %d are out", blocks, s.texts.blocks.len())
+	}
+	for n := range nodes {
+		if got := s.at(n).refs; got != refs[n] {
+			t.Fatalf("%v is referred to %d times and counts %d", s.key(n), refs[n], got)
+		}
+	}
+	for n, seen := s.oldest, 0; n != 0; n = s.at(n).newer {
+		if seen++; seen > live || s.at(n).bits&nodeLive == 0 || s.at(n).newer == 0 && s.newest != n {
+			t.Fatal("the order of use is torn")
+		}
 	}
 }

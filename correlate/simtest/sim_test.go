@@ -22,13 +22,13 @@ var (
 const (
 	// staleWriterWins: a new owner does not write again what it took back
 	// unchanged, so that a stale writer may outrank it.
-	staleWriterWins = true
+	staleWriterWins = false
 	// contradictedWorkload: a workload that two exact bindings give to different
 	// people is called proven, as its own root, instead of ambiguous.
-	contradictedWorkload = true
+	contradictedWorkload = false
 	// causeKeptTooLong: a row that took its cause from another record of its
 	// request, and was taken back, keeps that cause when it is no longer so.
-	causeKeptTooLong = true
+	causeKeptTooLong = false
 )
 
 // TestTruth makes up worlds, delivers what tells of them, and holds the rows
