@@ -179,6 +179,7 @@ func (e *Engine) Watermark() int64 {
 // and every binding that is new or better proven. It does not retain the
 // events' memory.
 func (e *Engine) Process(out *Output, events []schemas.Event) {
+	clear(e.state.asked)
 	for i := range events {
 		e.take(out, &events[i])
 	}
@@ -222,7 +223,7 @@ func (e *Engine) learnFrom(out *Output, ev *schemas.Event) {
 	for i := range ev.Makes {
 		b := ev.Makes[i]
 		e.own(ev, &b)
-		e.bind(out, &b)
+		e.bind(out, &b, false)
 	}
 	for _, end := range ev.Ends {
 		b := schemas.Binding{Child: end.Key, Relation: schemas.RelationEnded, Strength: schemas.StrengthExact, FromNanos: end.AtNanos}
@@ -230,7 +231,7 @@ func (e *Engine) learnFrom(out *Output, ev *schemas.Event) {
 			b.Relation = schemas.RelationRevoked
 		}
 		e.own(ev, &b)
-		e.bind(out, &b)
+		e.bind(out, &b, false)
 	}
 }
 
@@ -244,7 +245,7 @@ func (e *Engine) own(ev *schemas.Event, b *schemas.Binding) {
 // that may still be improved. Rows that now come out better are appended to
 // out. It does not retain the arguments' slices.
 func (e *Engine) Restore(out *Output, bindings []schemas.Binding, actions []*schemas.Action) {
-	e.takeBack(bindings, actions)
+	e.takeBack(out, bindings, actions)
 	e.settle(out)
 	e.shrink()
 	e.ask(out)
@@ -253,7 +254,7 @@ func (e *Engine) Restore(out *Output, bindings []schemas.Binding, actions []*sch
 // Learn takes in what another engine, which has other partitions, said in its
 // Output. It may come in any order, late, and more than once.
 func (e *Engine) Learn(out *Output, bindings []schemas.Binding, shared []*schemas.Action) {
-	e.takeBack(bindings, shared)
+	e.takeBack(out, bindings, shared)
 	e.finish(out)
 }
 
@@ -281,19 +282,25 @@ func (e *Engine) Found(out *Output, keys []schemas.Key, bindings []schemas.Bindi
 		e.wake(n)
 		e.state.unref(n)
 	}
-	e.takeBack(bindings, actions)
+	e.takeBack(out, bindings, actions)
 	e.finish(out)
 }
 
 // takeBack learns bindings that stand in the tables, and lets actions wait
 // again that stand there. Those of partitions that are not ours are heard and
 // never written.
-func (e *Engine) takeBack(bindings []schemas.Binding, actions []*schemas.Action) {
+func (e *Engine) takeBack(out *Output, bindings []schemas.Binding, actions []*schemas.Action) {
 	for i := range bindings {
-		e.bind(nil, &bindings[i])
+		e.bind(out, &bindings[i], true)
 	}
 	for _, a := range actions {
-		if _, ok := e.rows.byID[a.ID]; ok {
+		if i, ok := e.rows.byID[a.ID]; ok {
+			if r := e.rows.at(i); r.bits&rowShadow != 0 && e.mine(&a.Evidence) { // its partition has become ours
+				r.act, r.revision = a, uint32(a.Version&schemas.MaxRevision)
+				r.part = e.state.part(a.Evidence.Topic, a.Evidence.Partition)
+				r.bits = r.bits&^rowShadow | rowRestored | rowQuiet
+				e.soil(i)
+			}
 			continue
 		}
 		r := e.rows.at(e.admit(a, uint32(a.Version&schemas.MaxRevision)))
@@ -335,33 +342,37 @@ func (e *Engine) observe(ev *schemas.Event) (flags schemas.Flags) {
 	return flags
 }
 
-// bind learns one binding and wakes the rows that may see it.
-func (e *Engine) bind(out *Output, b *schemas.Binding) {
+// bind learns one binding and wakes the rows that may see it. told says that
+// it stands in the tables, or was said by another engine.
+func (e *Engine) bind(out *Output, b *schemas.Binding, told bool) {
 	s := e.state
-	n, now, changed := s.learn(b)
-	if !changed {
-		if out != nil && b.Parent.IsZero() {
-			e.wake(n) // an end that was known: see outranked
+	l := s.learn(b, told)
+	if l.write {
+		out.Bindings = append(out.Bindings, l.now)
+	}
+	if !l.changed {
+		if !told && b.Parent.IsZero() {
+			e.wake(l.child) // an end that was known: see outranked
 		}
 		return
 	}
-	if out != nil {
-		out.Bindings = append(out.Bindings, now)
-	}
 	if b.Strength == schemas.StrengthWeak && b.Child.Kind == schemas.KindWorkload {
-		e.wakeAround(n, &now)
+		e.wakeAround(l.child, &l.now)
 	} else {
-		e.wake(n)
+		e.wake(l.child)
 	}
+	e.callBack(l.child)
 	if b.Relation == schemas.RelationAuthenticated || b.Child.Namespace == addressNamespace {
 		if parent := s.peek(b.Parent); parent != 0 {
 			e.wake(parent) // rows that look down from it
+			e.callBack(parent)
 		}
 	}
 	if b.Child.Kind == schemas.KindCall && b.Strength != schemas.StrengthWeak {
 		if k, ok := traceOf(b.Child); ok {
 			if trace := s.peek(k); trace != 0 {
 				e.wake(trace)
+				e.callBack(trace)
 			}
 		}
 	}
@@ -384,7 +395,7 @@ func (e *Engine) wakeAround(n nodeID, b *schemas.Binding) {
 func (e *Engine) wake(n nodeID) { e.eachWatcher(n, e.soil) }
 
 // eachWatcher calls f with the rows that visited a key. Trails through it are
-// over. Rows that left for lack of room are called back from the tables.
+// over.
 func (e *Engine) eachWatcher(n nodeID, f func(rowID)) {
 	s := e.state
 	at := s.at(n)
@@ -403,9 +414,14 @@ func (e *Engine) eachWatcher(n nodeID, f func(rowID)) {
 			f(link.row)
 		}
 	}
-	if at.bits&nodeRowsLost != 0 && s.lost != nil {
+}
+
+// callBack asks the tables for the rows that rest on a key and left for lack
+// of room, now that something new is known of it.
+func (e *Engine) callBack(n nodeID) {
+	if at := e.state.at(n); at.bits&nodeRowsLost != 0 && e.state.lost != nil {
 		at.bits &^= nodeRowsLost
-		s.miss(n, at)
+		e.state.miss(n, at)
 	}
 }
 
@@ -503,6 +519,7 @@ func (e *Engine) note(ev *schemas.Event, k *schemas.Key, n nodeID) {
 		if c := (call{ev.ID, ev.TimeNanos, ev.ProtocolSpan()}); c.before(m.call) {
 			m.call = c
 			e.wake(n)
+			e.callBack(n)
 		}
 	case k.Kind == schemas.KindToken && ev.SourceIP != "":
 		ip, err := netip.ParseAddr(ev.SourceIP)
@@ -511,6 +528,7 @@ func (e *Engine) note(ev *schemas.Event, k *schemas.Key, n nodeID) {
 		}
 		if s.firstUse(n, ip, ev.TimeNanos, ev.ID) {
 			e.wake(n)
+			e.callBack(n)
 		}
 	default:
 		return

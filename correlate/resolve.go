@@ -65,9 +65,7 @@ func (e *Engine) resolve(i rowID, r *row) bool {
 
 // visit registers a row with a key that what it says depends on.
 func (e *Engine) visit(i rowID, r *row, n nodeID) {
-	if e.state.at(n).bits&nodeAsked != 0 {
-		e.walker.pending = true
-	}
+	e.walker.pending = e.walker.pending || e.state.incomplete(n)
 	e.state.watch(&r.watches, n, i)
 }
 
@@ -144,7 +142,7 @@ func (e *Engine) climbAll(i rowID, r *row, ev *schemas.Event) []path {
 // climb walks up from one key of a row, or remembers the walk of another row.
 func (e *Engine) climb(i rowID, r *row, n nodeID, at int64) path {
 	w, node := &e.walker, e.state.at(n)
-	if node.kind == schemas.KindRequest && node.up == 0 && node.bits&nodeAsked == 0 { // most requests are nobody's but the row's
+	if node.kind == schemas.KindRequest && node.up == 0 && !e.state.incomplete(n) { // most requests are nobody's but the row's
 		e.state.watch(&r.watches, n, i)
 		return w.stopped(n, at, w.whyNothing(n, at))
 	}
@@ -458,6 +456,7 @@ func (e *Engine) tellCause(n nodeID, event schemas.ID, c cause) {
 	}
 	s.moreBytes += m.bytes() - before
 	e.wake(n)
+	e.callBack(n)
 }
 
 func (w *walker) causesOf(paths []path) []cause {
@@ -639,6 +638,7 @@ func (e *Engine) judge(r *row, a *schemas.Action, why cause) {
 		m.decisions = slices.Insert(m.decisions, i, d)
 		s.moreBytes += m.bytes() - before
 		e.wake(target)
+		e.callBack(target)
 	}
 }
 

@@ -167,6 +167,7 @@ type state struct {
 
 	lost    *bloom // keys that were dropped and that the tables know; nil without a look-up
 	unasked []nodeID
+	asked   map[uint64]struct{}              // hashes of keys asked for since events last came
 	nobody  *simplelru.LRU[uint64, struct{}] // hashes of keys of which the tables know nothing
 	evicted *simplelru.LRU[uint64, struct{}] // hashes of keys lately dropped for lack of room, to name the reason
 	stale   func(*watch)                     // hears when a key is dropped that a trail leads through
@@ -182,7 +183,7 @@ type state struct {
 }
 
 func newState() *state {
-	s := &state{seed: maphash.MakeSeed(), evicted: newSet(1 << 14), nobody: newSet(1 << 16)}
+	s := &state{seed: maphash.MakeSeed(), asked: map[uint64]struct{}{}, evicted: newSet(1 << 14), nobody: newSet(1 << 16)}
 	s.names = names{texts: &s.texts, seed: s.seed, find: map[uint64]name{}}
 	return s
 }
@@ -286,28 +287,42 @@ func (s *state) wakeUp(n nodeID) {
 	at := s.at(n)
 	if at.bits&nodeLive != 0 {
 		s.touch(n)
-		return
+	} else {
+		at.bits |= nodeLive
+		s.live++
+		s.push(n, at)
 	}
-	at.bits |= nodeLive
-	s.live++
-	s.push(n, at)
-	if s.lost != nil && at.bits&nodeLost != 0 {
+	if at.bits&(nodeLost|nodeAsked) == nodeLost && s.lost != nil {
 		s.miss(n, at)
 	}
 }
 
-// miss notes that a key has to be looked up in the tables.
+// miss notes that a key has to be looked up in the tables: once for each call
+// with events, or keys that do not all fit would push each other out and ask
+// for each other for ever.
 func (s *state) miss(n nodeID, at *node) {
-	if s.nobody.Contains(s.hash(s.key(n))) {
+	h := s.hash(s.key(n))
+	if s.nobody.Contains(h) {
 		at.bits &^= nodeLost
 		return
 	}
 	at.bits |= nodeLost
-	if at.bits&nodeAsked == 0 {
-		at.bits |= nodeAsked
-		at.refs++ // until it is answered
-		s.unasked = append(s.unasked, n)
+	if _, lately := s.asked[h]; lately || at.bits&nodeAsked != 0 || len(s.asked) >= maxAsked {
+		return
 	}
+	s.asked[h] = struct{}{}
+	at.bits |= nodeAsked
+	at.refs++ // until it is answered
+	s.unasked = append(s.unasked, n)
+}
+
+// maxAsked is how many keys are looked up for one call. The rest stay lost and
+// are asked for when they are next used.
+const maxAsked = 1 << 16
+
+// incomplete reports whether the tables may know more of a key than memory.
+func (s *state) incomplete(n nodeID) bool {
+	return s.lost != nil && s.at(n).bits&(nodeLost|nodeAsked) != 0
 }
 
 // touch marks a key as used. The order of use is exact to a quarter of the
@@ -403,16 +418,25 @@ func (s *state) ext(e *edge) *edgeExt {
 
 var nothingBesides edgeExt
 
-// learn adds a binding to the graph and reports whether anything that a row
-// can see has changed, and the binding as it now stands, which shares no memory
-// with b.
-func (s *state) learn(b *schemas.Binding) (n nodeID, now schemas.Binding, changed bool) {
-	n = s.intern(b.Child, heardNanos(b.ProofNanos, &b.Evidence))
+// learned is what a binding changed.
+type learned struct {
+	child   nodeID
+	now     schemas.Binding // as it now stands; shares no memory with what was told
+	changed bool            // something that a row can see
+	write   bool            // the tables do not hold it as it now stands
+}
+
+// learn adds a binding to the graph. told says that it stands in the tables or
+// was said by another engine, rather than by an event of ours.
+func (s *state) learn(b *schemas.Binding, told bool) learned {
+	n := s.intern(b.Child, heardNanos(b.ProofNanos, &b.Evidence))
 	switch b.Relation {
 	case schemas.RelationEnded:
-		return n, s.end(n, b), earliest(&s.grow(n).ended, b.FromNanos)
+		changed := earliest(&s.grow(n).ended, b.FromNanos)
+		return learned{n, s.end(n, b), changed, changed && !told}
 	case schemas.RelationRevoked:
-		return n, s.end(n, b), earliest(&s.grow(n).revoked, b.FromNanos)
+		changed := earliest(&s.grow(n).revoked, b.FromNanos)
+		return learned{n, s.end(n, b), changed, changed && !told}
 	}
 	parent := s.name(b.Parent)
 	e := edge{parent: parent, from: b.FromNanos, relation: b.Relation, strength: b.Strength}
@@ -424,16 +448,7 @@ func (s *state) learn(b *schemas.Binding) (n nodeID, now schemas.Binding, change
 		at := s.edge(*link)
 		c := s.edgeOrder(at, &e)
 		if c == 0 {
-			old := s.binding(n, at)
-			now, changed = merge(&old, b)
-			if !changed && old.Version < b.Version { // told anew to a later owner, see Engine.outranked
-				now.Version, changed = b.Version, true
-			}
-			if changed {
-				s.fill(at, &now)
-				now = s.binding(n, at)
-			}
-			return n, now, changed
+			return s.relearn(n, at, b, told)
 		}
 		if c > 0 {
 			break
@@ -445,8 +460,41 @@ func (s *state) learn(b *schemas.Binding) (n nodeID, now schemas.Binding, change
 	at.next, *link = *link, edgeID(i)
 	s.at(parent).refs++
 	s.fill(at, b)
+	if !told && s.incomplete(n) {
+		at.version = uint32(s.versions.number(1)) // must not outrank what the tables hold, which is about to be asked for
+	}
 	s.remember(n, at, heardNanos(b.ProofNanos, &b.Evidence))
-	return n, s.binding(n, at), true
+	return learned{n, s.binding(n, at), true, !told}
+}
+
+// relearn takes in another telling of a binding.
+func (s *state) relearn(n nodeID, at *edge, b *schemas.Binding, told bool) learned {
+	old := s.binding(n, at)
+	now, changed := merge(&old, b)
+	write := changed
+	switch {
+	case told && differs(&now, b):
+		// The other telling is the tables' now, unless ours outranks it.
+		if write = b.Version >= old.Version; write {
+			now.Version = b.Version + 1
+		}
+	case told:
+		now.Version, write = max(old.Version, b.Version), false
+	case !changed && old.Version < b.Version && !s.incomplete(n): // by a later owner, see Engine.outranked
+		now.Version, changed, write = b.Version, true, true
+	}
+	if now != old {
+		s.fill(at, &now)
+	}
+	return learned{n, s.binding(n, at), changed, write}
+}
+
+// differs reports whether two tellings of a binding say something else.
+func differs(a, b *schemas.Binding) bool {
+	x, y := *a, *b
+	x.Version, y.Version = 0, 0
+	x.Evidence, y.Evidence = place(&a.Evidence), place(&b.Evidence)
+	return x != y
 }
 
 // end is a binding of a key without a parent, which says that it ended.

@@ -187,9 +187,7 @@ func (w *walker) climb(n nodeID, at int64) path {
 	if node.kind == schemas.KindCall || node.kind == schemas.KindRequest || node.more != 0 && w.s.mores.at(node.more).crowded() {
 		w.plain = false
 	}
-	if node.bits&nodeAsked != 0 {
-		w.pending = true
-	}
+	w.pending = w.pending || w.s.incomplete(n)
 	w.stack = append(w.stack, n)
 	best := w.best(n, at)
 	best.flags |= w.afterEnd(n, at)
@@ -488,9 +486,7 @@ func (w *walker) innermost(fit []*edge) []*edge {
 	for _, e := range fit {
 		for n, hops := e.parent, 0; hops < w.maxDepth; hops++ {
 			w.visited = append(w.visited, n)
-			if w.s.at(n).bits&nodeAsked != 0 {
-				w.pending = true
-			}
+			w.pending = w.pending || w.s.incomplete(n)
 			up := w.s.at(n).up
 			if up == 0 {
 				break
@@ -641,9 +637,7 @@ func (w *walker) bridge(n nodeID, at int64) (path, bool) {
 	}
 	trace := w.s.intern(k, 0)
 	w.visited = append(w.visited, trace)
-	if w.s.at(trace).bits&nodeAsked != 0 {
-		w.pending = true
-	}
+	w.pending = w.pending || w.s.incomplete(trace)
 	down := w.s.extra(trace).down
 	if len(down) == 0 || len(down) > maxAnchors {
 		return path{}, false
