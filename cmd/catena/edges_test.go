@@ -9,11 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/tools/txtar"
 
-	"catena/correlate"
 	"catena/ingest"
 	"catena/schemas"
 	"catena/sinks"
@@ -280,16 +278,11 @@ type minted struct {
 	decisions map[string]bool
 }
 
-func edgeConfig() *config {
-	return &config{HMACKey: "a key for tests only", AllowedLateness: correlate.Forever, Window: correlate.Forever, Skew: time.Second, Decoders: 1}
-}
+func edgeStitcher(t *testing.T) *stitcher { return testStitcher(t, 1) }
 
 func decodeMint(t *testing.T, records []schemas.Record) minted {
 	t.Helper()
-	st, err := newStitcher(edgeConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
+	st := edgeStitcher(t)
 	m := minted{proofs: map[schemas.ID]bool{}, grants: map[string]bool{}, decisions: map[string]bool{}}
 	var out ingest.Decoded
 	for i := range records {
@@ -317,10 +310,7 @@ func decodeMint(t *testing.T, records []schemas.Record) minted {
 // from uses on are of the use.
 func edgeTexts(t *testing.T, m minted, uses int, records []schemas.Record, size int) (out edgeRows) {
 	t.Helper()
-	st, err := newStitcher(edgeConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
+	st := edgeStitcher(t)
 	final := map[schemas.ID]*schemas.Action{}
 	for part := range slices.Chunk(records, size) {
 		var batch sinks.Batch

@@ -9,10 +9,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"catena/correlate"
+	"catena/ingest"
 	"catena/schemas"
 	"catena/sinks"
 	"catena/sinks/jsonl"
@@ -86,14 +88,34 @@ func storyRecords(t *testing.T, take func(story string) bool) []schemas.Record {
 	return records
 }
 
-// stitchAll correlates records in chunks and returns the final rows.
-func stitchAll(t *testing.T, records []schemas.Record, size int) (map[schemas.ID]*schemas.Action, *stitcher) {
+// testConfig correlates without limits in time.
+func testConfig() *config {
+	return &config{HMACKey: "a key for tests only", AllowedLateness: correlate.Forever, Window: correlate.Forever, Skew: time.Second}
+}
+
+// compiled is the one stitcher whose decoder all tests clone: compiling the
+// sources is dear.
+var compiled = sync.OnceValues(func() (stitcher, error) { return newStitcher(testConfig()) })
+
+// testStitcher is a new one that has seen nothing.
+func testStitcher(t *testing.T, decoders int) *stitcher {
 	t.Helper()
-	cfg := config{HMACKey: "a key for tests only", AllowedLateness: correlate.Forever, Window: correlate.Forever, Skew: time.Second}
-	st, err := newStitcher(&cfg)
+	first, err := compiled()
 	if err != nil {
 		t.Fatal(err)
 	}
+	st := &stitcher{decoded: make([]ingest.Decoded, decoders), engine: correlate.New(testConfig().correlator()),
+		skips: map[string]int64{}, unclassified: map[string]int64{}}
+	for range decoders {
+		st.decoders = append(st.decoders, first.decoders[0].Clone())
+	}
+	return st
+}
+
+// stitchAll correlates records in chunks and returns the final rows.
+func stitchAll(t *testing.T, records []schemas.Record, size int) (map[schemas.ID]*schemas.Action, *stitcher) {
+	t.Helper()
+	st := testStitcher(t, 2)
 	final := map[schemas.ID]*schemas.Action{}
 	for part := range slices.Chunk(records, size) {
 		var batch sinks.Batch
@@ -105,7 +127,7 @@ func stitchAll(t *testing.T, records []schemas.Record, size int) (map[schemas.ID
 			final[a.ID] = a
 		}
 	}
-	return final, &st
+	return final, st
 }
 
 // TestStories holds the final rows of every story, each by itself and all
