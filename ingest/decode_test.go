@@ -189,6 +189,8 @@ func TestTimes(t *testing.T) {
 		{"1795452232281", unitMillis, "2026-11-23T16:43:52.281Z"}, {"1795452232281000", unitMicros, "2026-11-23T16:43:52.281Z"}, {"1795452232281000001", unitNanos, "2026-11-23T16:43:52.281000001Z"},
 		{"0", unitSeconds, ""}, {"99999999999", unitSeconds, ""}, {"", unitSeconds, ""}, {"12x", unitSeconds, ""}, {"1.x", unitSeconds, ""}, {"1.", unitSeconds, ""}, {"+1", unitSeconds, ""}, {"1e400", unitSeconds, ""}, {"18446744073709551615", unitNanos, ""}, {"NaN", unitSeconds, ""},
 		{"Jul 10, 2023, 6:30:22 PM", unitAWS, "2023-07-10T18:30:22Z"}, {"Oct 2, 2019 11:12:29 PM", unitAWS, "2019-10-02T23:12:29Z"}, {"2023-07-10T18:30:22Z", unitAWS, "2023-07-10T18:30:22Z"}, {"soon", unitAWS, ""},
+		{"Dec 31, 2026, 12:00:00 AM", unitAWS, "2026-12-31T00:00:00Z"}, {"Feb 1, 2024, 12:59:59 PM", unitAWS, "2024-02-01T12:59:59Z"}, {"Feb 29, 2023, 1:00:00 AM", unitAWS, ""},
+		{"Jul 10, 2023, 13:30:22 PM", unitAWS, ""}, {"Jul 10, 2023, 0:30:22 PM", unitAWS, ""}, {"Jul 10, 2023, 6:30:22", unitAWS, ""}, {"anF 10, 2023, 6:30:22 PM", unitAWS, ""}, {"Jul 10, 23, 6:30:22 PM", unitAWS, ""},
 	} {
 		nanos, ok := parseTime(c.text, c.unit)
 		if got := instant(nanos); ok != (c.want != "") || ok && got != c.want {

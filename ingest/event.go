@@ -306,7 +306,7 @@ func (d *Decoder) addKeys(list []*keyEntry, ev *schemas.Event) {
 			k := d.key(&en.key)
 			if k.IsZero() {
 				ev.Redacted = ev.Redacted || d.eval.hidden
-			} else if !slices.Contains(recent(d.out.keys[start:]), k) {
+			} else if !repeated(d.out.keys[start:], &k) {
 				d.out.keys = append(d.out.keys, k)
 			}
 		}
@@ -327,9 +327,18 @@ func (d *Decoder) addMakes(list []*makeEntry, ev *schemas.Event) {
 	ev.Makes = since(d.out.makes, start)
 }
 
-// recent is as far back as repetitions are looked for: rules repeat what other
+// farBack is how far back repetitions are looked for: rules repeat what other
 // rules say, arrays of thousands of elements need not be compared pair by pair.
-func recent[T any](list []T) []T { return list[max(0, len(list)-64):] }
+const farBack = 64
+
+func repeated(list []schemas.Key, k *schemas.Key) bool {
+	for i := max(0, len(list)-farBack); i < len(list); i++ {
+		if list[i] == *k {
+			return true
+		}
+	}
+	return false
+}
 
 // addMake appends a binding, if both its ends are there and differ: a login's
 // mint names one thing as both, and has no parent key.
@@ -342,11 +351,10 @@ func (d *Decoder) addMake(en *makeEntry, ev *schemas.Event, start int) {
 	if parent.IsZero() || parent == child {
 		return
 	}
-	b := schemas.Binding{
-		Child: child, Parent: parent, ChildName: d.optional(en.childName), ParentName: d.optional(en.parentName),
-		Relation: en.relation, Strength: en.strength,
-		Proof: ev.ID, ProofNanos: ev.TimeNanos, Source: ev.Source, Evidence: ev.Evidence,
-	}
+	b := more(&d.out.makes)
+	b.Child, b.Parent, b.ChildName, b.ParentName = child, parent, d.optional(en.childName), d.optional(en.parentName)
+	b.Relation, b.Strength = en.relation, en.strength
+	b.Proof, b.ProofNanos, b.Source, b.Evidence = ev.ID, ev.TimeNanos, ev.Source, ev.Evidence
 	if !en.always {
 		if b.FromNanos = ev.TimeNanos; en.from != nil {
 			if t, ok := d.eval.time(en.from); ok {
@@ -359,8 +367,12 @@ func (d *Decoder) addMake(en *makeEntry, ev *schemas.Event, start int) {
 	if b.Relation == schemas.RelationAuthenticated && !child.Kind.Principal() { // two names of one person have no second factor
 		b.AuthMethod, b.MFA = ev.AuthMethod, ev.MFA
 	}
-	if !slices.Contains(recent(d.out.makes[start:]), b) {
-		d.out.makes = append(d.out.makes, b)
+	last := len(d.out.makes) - 1
+	for i := max(start, last-farBack); i < last; i++ {
+		if d.out.makes[i] == *b {
+			d.out.makes = d.out.makes[:last]
+			return
+		}
 	}
 }
 

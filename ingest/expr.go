@@ -168,16 +168,22 @@ func (e *evaluator) present(slot int32) (string, bool) {
 		return "", false
 	}
 	x := &e.slots[slot]
-	if x.starred {
-		if e.element < 0 {
-			return e.joined(x)
-		}
-		return e.elementOf(x)
+	if x.starred || x.escaped {
+		return e.madeText(x)
 	}
-	if x.escaped {
-		x.value.text, x.escaped = e.arena.unescaped(x.value.text), false
+	return x.text, x.kind != kindNull && x.text != ""
+}
+
+// madeText is the value of a slot that does not stand in the record as it is.
+func (e *evaluator) madeText(x *slot) (string, bool) {
+	if !x.starred {
+		x.text, x.escaped = e.arena.unescaped(x.text), false
+		return x.text, x.text != ""
 	}
-	return x.value.text, x.kind != kindNull && x.value.text != ""
+	if e.element < 0 {
+		return e.joined(x)
+	}
+	return e.elementOf(x)
 }
 
 // elementOf returns what the current element has of a slot. The values stand in

@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"hash"
 	"hash/maphash"
 	"strings"
+	"sync"
 
 	"catena/schemas"
 )
@@ -26,10 +28,13 @@ import (
 //
 // It errs on the side of replacing too much. It may be used by several
 // goroutines at once.
-type Redactor struct{ key []byte }
+type Redactor struct{ macs sync.Pool }
 
 // NewRedactor makes a redactor with the key of its HMAC.
-func NewRedactor(key []byte) *Redactor { return &Redactor{append([]byte(nil), key...)} }
+func NewRedactor(key []byte) *Redactor {
+	key = bytes.Clone(key)
+	return &Redactor{sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
+}
 
 const (
 	markStart = "[redacted:"
@@ -86,7 +91,9 @@ func (r *Redactor) append(dst []byte, s string, a, b int) []byte {
 
 // hash is the keyed HMAC-SHA-256 of a secret in lower-case hex.
 func (r *Redactor) hash(secret string) string {
-	mac := hmac.New(sha256.New, r.key)
+	mac := r.macs.Get().(hash.Hash)
+	defer r.macs.Put(mac)
+	mac.Reset()
 	mac.Write([]byte(secret))
 	return hex.EncodeToString(mac.Sum(nil))
 }

@@ -4,7 +4,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // timeUnit says how a time is written.
@@ -202,10 +201,52 @@ func parseEpoch(s string, digits int) (int64, bool) {
 // parseAWSTime reads the expiry that STS writes: Jul 10, 2023, 6:30:22 PM, and
 // the older form without the second comma. It is in UTC.
 func parseAWSTime(s string) (int64, bool) {
-	for _, layout := range []string{"Jan 2, 2006, 3:04:05 PM", "Jan 2, 2006 3:04:05 PM"} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return addNanos(t.Unix(), 0)
-		}
+	month, rest, ok := monthOf(s)
+	if !ok {
+		return parseRFC3339(s)
 	}
-	return parseRFC3339(s)
+	day, rest, ok1 := numberBefore(rest, ", ")
+	year, rest, ok2 := numberBefore(rest, " ")
+	if !ok2 {
+		year, rest, ok2 = numberBefore(rest, ", ")
+	}
+	hour, rest, ok3 := numberBefore(rest, ":")
+	minute, rest, ok4 := numberBefore(rest, ":")
+	second, half, ok5 := numberBefore(rest, " ")
+	if !(ok1 && ok2 && ok3 && ok4 && ok5) || year < 1000 || !validDate(year, month, day) || hour < 1 || hour > 12 || minute > 59 || second > 59 {
+		return 0, false
+	}
+	hour %= 12
+	switch half {
+	case "PM":
+		hour += 12
+	case "AM":
+	default:
+		return 0, false
+	}
+	return addNanos(daysSinceEpoch(year, month, day)*86400+int64(hour)*3600+int64(minute)*60+int64(second), 0)
+}
+
+// monthOf reads "Jul " at the start of a text.
+func monthOf(s string) (month int, rest string, ok bool) {
+	if len(s) < 4 || s[3] != ' ' {
+		return 0, "", false
+	}
+	const names = "JanFebMarAprMayJunJulAugSepOctNovDec"
+	i := strings.Index(names, s[:3])
+	return i/3 + 1, s[4:], i >= 0 && i%3 == 0
+}
+
+// numberBefore reads a number of up to four digits and the text behind it. What
+// it cannot read it leaves.
+func numberBefore(s, sep string) (n int, rest string, ok bool) {
+	i := 0
+	for i < len(s) && i < 4 && '0' <= s[i] && s[i] <= '9' {
+		n = n*10 + int(s[i]-'0')
+		i++
+	}
+	if i == 0 || !strings.HasPrefix(s[i:], sep) {
+		return 0, s, false
+	}
+	return n, s[i+len(sep):], true
 }

@@ -135,18 +135,41 @@ func (k Key) LongLived() bool {
 // know of. Such values must never become keys: redaction makes unrelated
 // records share them.
 func Placeholder(v string) bool {
+	if v == "" {
+		return true
+	}
+	// One look tells most values apart: this is asked of every text of every record.
+	switch v[0] {
+	case '-', '0', 'A', '=', 'n', 'u', 'R', '[', 'H', '1', '*':
+		if placeholderWord(v) || only(v, '0', '-') || len(v) >= 16 && onlyZeros64(v) {
+			return true // zero UUIDs, zero span ids, base64 of nothing but zeros
+		}
+	}
+	// Documentation keys, AKIAIOSFODNN7EXAMPLE.
+	return v[len(v)-1] == 'E' && strings.HasSuffix(v, "EXAMPLE") && len(v) >= 16
+}
+
+func placeholderWord(v string) bool {
 	switch v {
-	case "", "-", "null", "none", "unknown", "REDACTED", "[REDACTED]", "HIDDEN_DUE_TO_SECURITY_REASONS", "1111", "***":
+	case "-", "null", "none", "unknown", "REDACTED", "[REDACTED]", "HIDDEN_DUE_TO_SECURITY_REASONS", "1111", "***":
 		return true
-	}
-	if strings.HasSuffix(v, "EXAMPLE") && len(v) >= 16 { // documentation keys, AKIAIOSFODNN7EXAMPLE
-		return true
-	}
-	switch v[0] { // asked of every value: most are told by their first byte
-	case '0', '-': // zero UUIDs, zero span ids
-		return strings.Trim(v, "0-") == ""
-	case 'A': // base64 of nothing but zeros
-		return len(v) >= 16 && strings.Trim(v, "A=") == ""
 	}
 	return false
+}
+
+func onlyZeros64(v string) bool {
+	for v != "" && v[len(v)-1] == '=' {
+		v = v[:len(v)-1]
+	}
+	return only(v, 'A', 'A')
+}
+
+// only reports whether a text holds no other bytes than these.
+func only(v string, a, b byte) bool {
+	for i := range len(v) {
+		if v[i] != a && v[i] != b {
+			return false
+		}
+	}
+	return true
 }

@@ -114,6 +114,8 @@ func TestPlaceholder(t *testing.T) {
 	for v, want := range map[string]bool{
 		"": true, "-": true, "REDACTED": true, "HIDDEN_DUE_TO_SECURITY_REASONS": true, "0": true, "0000000000000000": true,
 		"00000000-0000-0000-0000-000000000000": true, "AKIAIOSFODNN7EXAMPLE": true,
+		"null": true, "none": true, "unknown": true, "[REDACTED]": true, "1111": true, "***": true, "nullable": false, "11111": false, "****": false, "0-0": true,
+		"================": true, "AAAAAAAA=AAAAAAAA": false, "-----": true, "ASIAIOSFODNN7EXAMPLe": false, "zsiaiosfodnn7EXAMPLE": true,
 		"AAAAAAAAAAAAAAAAAAAAAA": true, "AAAAAAAAAAAAAAAAAAAAAA==": true, "AAAA": false, "AAAAAAAAAAAAAAAAAAAAAQ": false,
 		"00000000-0000-0000-0000-000000000001": false, "EXAMPLE": false, "ASIAXYZ": false, "a": false, "10": false, "redacted-not": false,
 	} {
