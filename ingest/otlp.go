@@ -22,6 +22,7 @@ import (
 // otlpWriter is memory that is used again for each record.
 type otlpWriter struct {
 	resource, scope []byte // their members, as JSON objects
+	outline         outline
 }
 
 func kindWord(n uint64) string {
@@ -61,49 +62,49 @@ func (d *Decoder) flat(doc string, level int) {
 
 // openSpans decodes the array of ResourceSpans in an OTLP JSON document.
 func (d *Decoder) openSpans(c content) {
-	j := otlpJSON{cursor: cursor{maxDepth: maxNesting}, d: d, level: c.level, array1: "resourceSpans", scopes: "scopeSpans", records: "spans", record: (*otlpJSON).span}
+	j := otlpJSON{d: d, level: c.level, array1: "resourceSpans", scopes: "scopeSpans", records: "spans", record: (*otlpJSON).span}
 	j.all(c.text)
 }
 
 // otlpJSON reads OTLP JSON whose structure was checked before. Spans and logs
 // have the same outer structure, under other names.
 type otlpJSON struct {
-	cursor
-	d     *Decoder
-	level int
+	outlined
+	d      *Decoder
+	level  int
+	memory otlpWriter
 
 	array1, scopes, records string // names of the members
-	record                  func(j *otlpJSON, start, end int)
+	record                  func(j *otlpJSON, at where)
 }
 
 // all decodes the array of resources with their records.
 func (j *otlpJSON) all(array string) {
-	j.open(array)
+	j.memory, j.d.otlp = j.d.otlp, otlpWriter{} // the body of a log may hold OTLP, too
+	j.maxDepth, j.outline = maxNesting, &j.memory.outline
+	j.cursor.open(array)
+	j.read(&j.cursor)
 	before := j.d.index
-	j.elements(0, j.resource)
+	j.elements(where{end: len(array)}, j.resource)
+	j.d.otlp = j.memory
 	if j.d.index == before {
 		j.d.skip(skipEmptyBatch)
 	}
 }
 
-// where is a value of a member that was looked for; zero if it is not there.
-type where struct{ start, end int }
-
-func (w where) ok() bool { return w.end > 0 }
-
-// find looks up members of the object at p by name; ok is false if one of them
-// stands there twice, see [walker.again].
-func (j *otlpJSON) find(p int, names []string, found []where) (ok bool) {
+// find looks up members of an object by name; ok is false if one of them stands
+// there twice, see [walker.again].
+func (j *otlpJSON) find(at where, names []string, found []where) (ok bool) {
 	clear(found)
-	if p >= len(j.s) || j.s[p] != '{' {
+	if !at.ok() || j.s[at.start] != '{' {
 		return true
 	}
 	ok = true
-	j.members(p, func(name string, start, end int) bool {
+	j.members(at, func(name string, v where) bool {
 		for i, n := range names {
 			if n == name {
 				ok = ok && !found[i].ok()
-				found[i] = where{start, end}
+				found[i] = v
 			}
 		}
 		return true
@@ -112,61 +113,62 @@ func (j *otlpJSON) find(p int, names []string, found []where) (ok bool) {
 }
 
 // array calls f with the elements of an array, if it is one.
-func (j *otlpJSON) array(at where, f func(start, end int) bool) {
+func (j *otlpJSON) array(at where, f func(v where) bool) {
 	if at.ok() && j.s[at.start] == '[' {
-		j.elements(at.start, func(start, end int) bool {
-			return f(start, end)
-		})
+		j.elements(at, f)
 	}
 }
 
-func (j *otlpJSON) refuse(at int, raw string) bool {
-	j.d.dead(schemas.DeadMalformed, raw, "OTLP: an object has a member twice, at byte %d of %s%s: %s", at, j.array1, j.d.item(), advice(schemas.DeadMalformed))
+// raw is a value as written.
+func (j *otlpJSON) raw(at where) string { return j.s[at.start:at.end] }
+
+func (j *otlpJSON) refuse(at where) bool {
+	j.d.dead(schemas.DeadMalformed, j.raw(at), "OTLP: an object has a member twice, at byte %d of %s%s: %s", at.start, j.array1, j.d.item(), advice(schemas.DeadMalformed))
 	return true
 }
 
 // resource reads one ResourceSpans or ResourceLogs; false if the record is full.
-func (j *otlpJSON) resource(p, end int) bool {
+func (j *otlpJSON) resource(at where) bool {
 	var f [2]where
-	if !j.find(p, []string{"resource", j.scopes}, f[:]) {
-		return j.refuse(p, j.s[p:end])
+	if !j.find(at, []string{"resource", j.scopes}, f[:]) {
+		return j.refuse(at)
 	}
-	buf := append(j.d.otlp.resource[:0], '{')
+	buf := append(j.memory.resource[:0], '{')
 	if f[0].ok() {
 		var attrs [1]where
-		if !j.find(f[0].start, []string{"attributes"}, attrs[:]) {
-			return j.refuse(p, j.s[p:end])
+		if !j.find(f[0], []string{"attributes"}, attrs[:]) {
+			return j.refuse(at)
 		}
 		buf = j.attributes(buf, attrs[0])
 	}
-	j.d.otlp.resource = append(buf, '}')
+	j.memory.resource = append(buf, '}')
 	more := true
-	j.array(f[1], func(start, end int) bool {
-		more = j.scope(start, end)
+	j.array(f[1], func(v where) bool {
+		more = j.scope(v)
 		return more
 	})
 	return more
 }
 
-func (j *otlpJSON) scope(p, end int) bool {
+func (j *otlpJSON) scope(at where) bool {
 	var f [2]where
-	if !j.find(p, []string{"scope", j.records}, f[:]) {
-		return j.refuse(p, j.s[p:end])
+	if !j.find(at, []string{"scope", j.records}, f[:]) {
+		return j.refuse(at)
 	}
-	buf := append(j.d.otlp.scope[:0], '{')
+	buf := append(j.memory.scope[:0], '{')
 	if f[0].ok() {
 		var names [2]where
-		if !j.find(f[0].start, []string{"name", "version"}, names[:]) {
-			return j.refuse(p, j.s[p:end])
+		if !j.find(f[0], []string{"name", "version"}, names[:]) {
+			return j.refuse(at)
 		}
 		buf = j.text(buf, "name", names[0])
 		buf = j.text(buf, "version", names[1])
 	}
-	j.d.otlp.scope = append(buf, '}')
+	j.memory.scope = append(buf, '}')
 	more := true
-	j.array(f[1], func(start, end int) bool {
-		if more = !j.d.full(j.s[start:]); more {
-			j.record(j, start, end)
+	j.array(f[1], func(v where) bool {
+		if more = !j.d.full(j.s[v.start:]); more {
+			j.record(j, v)
 		}
 		return more
 	})
@@ -174,20 +176,20 @@ func (j *otlpJSON) scope(p, end int) bool {
 }
 
 // span writes the flat document of a span and decodes it.
-func (j *otlpJSON) span(p, end int) {
+func (j *otlpJSON) span(at where) {
 	names := [...]string{"traceId", "spanId", "parentSpanId", "name", "kind", "startTimeUnixNano", "endTimeUnixNano", "status", "attributes", "links"}
 	var f [len(names)]where
-	if !j.find(p, names[:], f[:]) {
-		j.refuse(p, j.s[p:end])
+	if !j.find(at, names[:], f[:]) {
+		j.refuse(at)
 		return
 	}
 	var status [2]where
-	if f[7].ok() && !j.find(f[7].start, []string{"code", "message"}, status[:]) {
-		j.refuse(p, j.s[p:end])
+	if f[7].ok() && !j.find(f[7], []string{"code", "message"}, status[:]) {
+		j.refuse(at)
 		return
 	}
 	arena := j.d.eval.arena
-	at := len(arena.buf)
+	begin := len(arena.buf)
 	b := append(arena.buf, `{"otlp":"span"`...)
 	b = j.id(b, "traceId", f[0])
 	b = j.id(b, "spanId", f[1])
@@ -201,12 +203,12 @@ func (j *otlpJSON) span(p, end int) {
 	b = append(b, `,"attributes":{`...)
 	b = j.attributes(b, f[8])
 	b = append(b, `},"resource":`...)
-	b = append(b, j.d.otlp.resource...)
+	b = append(b, j.memory.resource...)
 	b = append(b, `,"scope":`...)
-	b = append(b, j.d.otlp.scope...)
+	b = append(b, j.memory.scope...)
 	b = j.links(b, f[9])
 	arena.buf = append(b, '}')
-	j.d.flat(arena.since(at), maxLevels)
+	j.d.flat(arena.since(begin), maxLevels)
 }
 
 // str returns the inside of a string as it stands; false if it is none.
@@ -297,9 +299,9 @@ func (j *otlpJSON) links(b []byte, at where) []byte {
 	start := len(b)
 	b = append(b, `,"links":[`...)
 	open := len(b)
-	j.array(at, func(p, _ int) bool {
+	j.array(at, func(v where) bool {
 		var f [2]where
-		if j.find(p, []string{"traceId", "spanId"}, f[:]) {
+		if j.find(v, []string{"traceId", "spanId"}, f[:]) {
 			if b[len(b)-1] == '}' {
 				b = append(b, ',')
 			}
@@ -318,9 +320,13 @@ func (j *otlpJSON) links(b []byte, at where) []byte {
 
 // attributes appends an array of KeyValue as members.
 func (j *otlpJSON) attributes(b []byte, at where) []byte {
-	j.array(at, func(p, _ int) bool {
+	j.array(at, func(v where) bool {
+		if key, text, ok := j.plainAttribute(v); ok {
+			b = append(name(b, key), text...)
+			return true
+		}
 		var f [2]where
-		if !j.find(p, []string{"key", "value"}, f[:]) {
+		if !j.find(v, []string{"key", "value"}, f[:]) {
 			return true
 		}
 		if key, ok := j.inside(f[0]); ok {
@@ -332,11 +338,33 @@ func (j *otlpJSON) attributes(b []byte, at where) []byte {
 	return b
 }
 
+// plainAttribute reads {"key":"…","value":{"stringValue":"…"}}, which is how
+// most attributes are written, to the letter: the key's inside, and the text
+// with its quotes.
+func (j *otlpJSON) plainAttribute(at where) (key, text string, ok bool) {
+	const before, between, after = `{"key":"`, `"value":{"stringValue":"`, `}}`
+	s := j.s[:at.end]
+	if !strings.HasPrefix(s[at.start:], before) {
+		return "", "", false
+	}
+	p := at.start + len(before)
+	e := j.str(p)
+	if e < 0 || !strings.HasPrefix(s[e+1:], ","+between) {
+		return "", "", false
+	}
+	v := e + 1 + len(between)
+	end := j.str(v + 1)
+	if end < 0 || s[end+1:] != after {
+		return "", "", false
+	}
+	return s[p:e], s[v : end+1], true
+}
+
 // any appends an AnyValue.
 func (j *otlpJSON) any(b []byte, at where) []byte {
 	names := [...]string{"stringValue", "boolValue", "intValue", "doubleValue", "bytesValue", "arrayValue", "kvlistValue"}
 	var f [len(names)]where
-	if !at.ok() || !j.find(at.start, names[:], f[:]) {
+	if !at.ok() || !j.find(at, names[:], f[:]) {
 		return append(b, "null"...)
 	}
 	for i, v := range f {
@@ -366,7 +394,7 @@ func (j *otlpJSON) any(b []byte, at where) []byte {
 			return append(j.values(append(b, '['), v), ']')
 		case i == 6:
 			var values [1]where
-			j.find(v.start, []string{"values"}, values[:])
+			j.find(v, []string{"values"}, values[:])
 			return append(j.attributes(append(b, '{'), values[0]), '}')
 		}
 	}
@@ -375,14 +403,14 @@ func (j *otlpJSON) any(b []byte, at where) []byte {
 
 func (j *otlpJSON) values(b []byte, at where) []byte {
 	var f [1]where
-	j.find(at.start, []string{"values"}, f[:])
+	j.find(at, []string{"values"}, f[:])
 	first := true
-	j.array(f[0], func(start, end int) bool {
+	j.array(f[0], func(v where) bool {
 		if !first {
 			b = append(b, ',')
 		}
 		first = false
-		b = j.any(b, where{start, end})
+		b = j.any(b, v)
 		return true
 	})
 	return b

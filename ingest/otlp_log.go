@@ -34,20 +34,20 @@ func severityWord(n uint64) string {
 
 // openLogs decodes the array of ResourceLogs in an OTLP JSON document.
 func (d *Decoder) openLogs(c content) {
-	j := otlpJSON{cursor: cursor{maxDepth: maxNesting}, d: d, level: c.level, array1: "resourceLogs", scopes: "scopeLogs", records: "logRecords", record: (*otlpJSON).log}
+	j := otlpJSON{d: d, level: c.level, array1: "resourceLogs", scopes: "scopeLogs", records: "logRecords", record: (*otlpJSON).log}
 	j.all(c.text)
 }
 
 // log writes the flat document of a log record and decodes it.
-func (j *otlpJSON) log(p, end int) {
+func (j *otlpJSON) log(at where) {
 	names := [...]string{"traceId", "spanId", "timeUnixNano", "observedTimeUnixNano", "severityText", "severityNumber", "eventName", "body", "attributes"}
 	var f [len(names)]where
-	if !j.find(p, names[:], f[:]) {
-		j.refuse(p, j.s[p:end])
+	if !j.find(at, names[:], f[:]) {
+		j.refuse(at)
 		return
 	}
 	arena := j.d.eval.arena
-	at := len(arena.buf)
+	begin := len(arena.buf)
 	b := append(arena.buf, `{"otlp":"log"`...)
 	b = j.id(b, "traceId", f[0])
 	b = j.id(b, "spanId", f[1])
@@ -68,11 +68,11 @@ func (j *otlpJSON) log(p, end int) {
 	b = append(b, `,"attributes":{`...)
 	b = j.attributes(b, f[8])
 	b = append(b, `},"resource":`...)
-	b = append(b, j.d.otlp.resource...)
+	b = append(b, j.memory.resource...)
 	b = append(b, `,"scope":`...)
-	b = append(b, j.d.otlp.scope...)
+	b = append(b, j.memory.scope...)
 	arena.buf = append(b, '}')
-	j.d.flatLog(arena.since(at), j.level)
+	j.d.flatLog(arena.since(begin), j.level)
 }
 
 // severity reads a severity number, or the name that Protobuf's JSON may use
@@ -100,12 +100,12 @@ func (j *otlpJSON) severity(at where) uint64 {
 
 // attribute is where the text of an attribute stands.
 func (j *otlpJSON) attribute(list where, key string) (found where) {
-	j.array(list, func(p, _ int) bool {
+	j.array(list, func(at where) bool {
 		var f, v [2]where
-		if !j.find(p, []string{"key", "value"}, f[:]) {
+		if !j.find(at, []string{"key", "value"}, f[:]) {
 			return true
 		}
-		if k, ok := j.inside(f[0]); !ok || k != key || !f[1].ok() || !j.find(f[1].start, []string{"stringValue"}, v[:1]) {
+		if k, ok := j.inside(f[0]); !ok || k != key || !f[1].ok() || !j.find(f[1], []string{"stringValue"}, v[:1]) {
 			return true
 		}
 		found = v[0]
@@ -149,9 +149,9 @@ func (p *otlpProto) log(b []byte) {
 	out = append(out, `,"attributes":{`...)
 	out = p.attributes(out, b, 6)
 	out = append(out, `},"resource":`...)
-	out = append(out, p.d.otlp.resource...)
+	out = append(out, p.memory.resource...)
 	out = append(out, `,"scope":`...)
-	out = append(out, p.d.otlp.scope...)
+	out = append(out, p.memory.scope...)
 	arena.buf = append(out, '}')
 	p.d.flatLog(arena.since(at), p.level)
 }

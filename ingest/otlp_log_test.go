@@ -109,3 +109,24 @@ func TestOTLPRepeatedResource(t *testing.T) {
 		t.Errorf("%d events, %d dead letters: %.500s", len(out.Events), len(out.Dead), textOfDecoded(&Decoded{Dead: out.Dead}))
 	}
 }
+
+// TestOTLPWithinABody: a log record's body that is OTLP itself, with another
+// resource, changes nothing of the records behind it.
+func TestOTLPWithinABody(t *testing.T) {
+	d := testDecoder(t, DecoderOptions{}, logYAML)
+	resource := `"resource":{"attributes":[{"key":"host.name","value":{"stringValue":"%s"}}]}`
+	log := `{"timeUnixNano":"%d","eventName":"%s","body":{"stringValue":%q}}`
+	inner := fmt.Sprintf(`{"resourceLogs":[{`+resource+`,"scopeLogs":[{"logRecords":[`+log+`]}]}]}`, "inner", 8, "inner.event", "x")
+	out := decode(d, fmt.Sprintf(`{"resourceLogs":[{`+resource+`,"scopeLogs":[{"scope":{"name":"lib"},"logRecords":[`+log+`,`+log+`]}]}]}`, "outer", 7, "unknown.event", inner, 9, "outer.event", "y"))
+	var got []string
+	for _, ev := range out.Events {
+		for _, a := range ev.Attributes {
+			if a.Name == "resource" {
+				got = append(got, ev.Action+" "+a.Value)
+			}
+		}
+	}
+	if want := []string{`inner.event {"host.name":"inner"}`, `outer.event {"host.name":"outer"}`}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q\n%s", got, textOfDecoded(out))
+	}
+}

@@ -186,11 +186,14 @@ type otlpProto struct {
 	depth  int
 	level  int
 	record func(p *otlpProto, b []byte)
+	memory otlpWriter
 }
 
 func (p *otlpProto) all(b []byte) {
 	before := p.d.index
+	p.memory, p.d.otlp = p.d.otlp, otlpWriter{} // the body of a log may hold OTLP, too
 	fields(b, func(f field) bool { return p.resource(f.bytes) })
+	p.d.otlp = p.memory
 	if p.d.index == before {
 		p.d.skip(skipEmptyBatch)
 	}
@@ -199,19 +202,19 @@ func (p *otlpProto) all(b []byte) {
 // resource reads one ResourceSpans or ResourceLogs; false if the record is full.
 // The resource may stand behind what it belongs to, so it is looked for first.
 func (p *otlpProto) resource(b []byte) bool {
-	buf := append(p.d.otlp.resource[:0], '{')
+	buf := append(p.memory.resource[:0], '{')
 	fields(b, func(f field) bool {
 		if f.num == 1 {
 			buf = p.attributes(buf, f.bytes, 1)
 		}
 		return true
 	})
-	p.d.otlp.resource = append(buf, '}')
+	p.memory.resource = append(buf, '}')
 	return fields(b, func(f field) bool { return f.num != 2 || p.scope(f.bytes) })
 }
 
 func (p *otlpProto) scope(b []byte) bool {
-	buf := append(p.d.otlp.scope[:0], '{')
+	buf := append(p.memory.scope[:0], '{')
 	fields(b, func(f field) bool {
 		if f.num == 1 {
 			name, version := bytesOf(f.bytes, 1), bytesOf(f.bytes, 2)
@@ -220,7 +223,7 @@ func (p *otlpProto) scope(b []byte) bool {
 		}
 		return true
 	})
-	p.d.otlp.scope = append(buf, '}')
+	p.memory.scope = append(buf, '}')
 	return fields(b, func(f field) bool {
 		if f.num != 2 {
 			return true
@@ -276,9 +279,9 @@ func (p *otlpProto) span(b []byte) {
 	out = append(out, `,"attributes":{`...)
 	out = p.attributes(out, b, 9)
 	out = append(out, `},"resource":`...)
-	out = append(out, p.d.otlp.resource...)
+	out = append(out, p.memory.resource...)
 	out = append(out, `,"scope":`...)
-	out = append(out, p.d.otlp.scope...)
+	out = append(out, p.memory.scope...)
 	out = protoLinks(out, b)
 	arena.buf = append(out, '}')
 	p.d.flat(arena.since(at), maxLevels)

@@ -1,0 +1,97 @@
+package ingest
+
+// outline knows where the objects and arrays of a text end, so that whoever
+// goes through them level by level need not read again what is inside. They are
+// numbered in the order in which they begin.
+type outline struct {
+	ends []ending
+	open []int // numbers of those that are not closed yet
+}
+
+type ending struct {
+	at   int // behind the closing bracket
+	next int // number of the first one that begins behind it
+}
+
+// read takes down the text of a cursor, which must be a whole value.
+func (o *outline) read(c *cursor) {
+	o.ends, o.open = o.ends[:0], o.open[:0]
+	for p := 0; p < len(c.s); {
+		switch c.s[p] {
+		case '"':
+			if p = c.str(p + 1); p < 0 {
+				return
+			}
+		case '{', '[':
+			o.open = append(o.open, len(o.ends))
+			o.ends = append(o.ends, ending{at: len(c.s)})
+		case '}', ']':
+			last := len(o.open) - 1
+			o.ends[o.open[last]] = ending{p + 1, len(o.ends)}
+			o.open = o.open[:last]
+		}
+		p++
+	}
+}
+
+// where is a value within a text; zero if there is none.
+type where struct {
+	start, end int
+	number     int // in the outline, of an object or array
+}
+
+func (w where) ok() bool { return w.end > 0 }
+
+// outlined reads a text level by level.
+type outlined struct {
+	cursor
+	*outline
+}
+
+// from is the value that begins at p; number is that of the next object or
+// array. It returns what is the next behind the value.
+func (o *outlined) from(p, number int) (v where, next int) {
+	if p < 0 || p >= len(o.s) {
+		return where{end: -1}, number
+	}
+	if b := o.s[p]; (b == '{' || b == '[') && number < len(o.ends) {
+		return where{p, o.ends[number].at, number}, o.ends[number].next
+	}
+	return where{start: p, end: o.value(p)}, number
+}
+
+// members calls f with each member of an object: its name as written, and its
+// value. It stops when f returns false.
+func (o *outlined) members(at where, f func(name string, v where) bool) {
+	next := at.number + 1
+	p := o.blanks(at.start + 1)
+	for p < len(o.s) && o.s[p] == '"' {
+		e := o.str(p + 1)
+		if e < 0 {
+			return
+		}
+		name := o.s[p+1 : e]
+		var v where
+		if v, next = o.from(o.afterName(e), next); v.end < 0 || !f(name, v) {
+			return
+		}
+		if p = o.blanks(v.end); p < len(o.s) && o.s[p] == ',' {
+			p = o.blanks(p + 1)
+		}
+	}
+}
+
+// elements calls f with each element of an array.
+func (o *outlined) elements(at where, f func(v where) bool) {
+	next := at.number + 1
+	p := o.blanks(at.start + 1)
+	for p < len(o.s) && o.s[p] != ']' {
+		var v where
+		if v, next = o.from(p, next); v.end < 0 || !f(v) {
+			return
+		}
+		if p = o.blanks(v.end); p < len(o.s) && o.s[p] == ',' {
+			p = o.blanks(p + 1)
+		}
+	}
+}
