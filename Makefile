@@ -40,7 +40,7 @@ every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 
 	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## compile bin/catena
 	@$(need_go)
@@ -73,6 +73,17 @@ sim: ## play 2,000 made-up worlds against the truth, and 200 of them in twenty d
 bench: libchdb ## run the benchmarks (BENCH=regexp PKG=./… COUNT=6 for benchstat, BENCHTIME=1s)
 	@$(need_go)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -count $(COUNT) -timeout 2h $(PKG)
+
+# Of each benchmark line it takes the values by their units; the columns are those of docs/benchmarks.md.
+bench-sources: ## decode the golden records of each source next to fastjson's parse, as the table of docs/benchmarks.md
+	@$(need_go)
+	@go test ./ingest -run '^$$' -bench '^BenchmarkSources$$' -benchtime $(BENCHTIME) | awk '\
+		BEGIN { print "| source | records | bytes a record | MB/s | events/s | allocs a record | × fastjson | with SHA-256 |"; print "|---|--:|--:|--:|--:|--:|--:|--:|" } \
+		/^BenchmarkSources\// { sub(/^BenchmarkSources\//, "", $$1); sub(/-[0-9]+$$/, "", $$1); split("", v); for (i = 3; i < NF; i += 2) v[$$(i + 1)] = $$i; n++; \
+			printf "| `%s` | %d | %.0f | %.0f | %.0f | %.2f | %s | %s |\n", $$1, v["records"], v["B/record"], v["MB/s"], v["events/s"], v["allocs/record"], \
+				v["x-fastjson"] ? sprintf("%.2f", v["x-fastjson"]) : "–", v["x-fastjson-hashed"] ? sprintf("%.2f", v["x-fastjson-hashed"]) : "–" } \
+		/^(FAIL|panic|---)/ { print > "/dev/stderr"; bad = 1 } \
+		END { exit bad || !n }'
 
 # Up to Go 1.26 a run can end in a bare "context deadline exceeded" when its time is up, with no input to show for it
 # (golang/go#75804, mended in 1.27). That alone is no finding. A finding leaves its input in testdata/fuzz.

@@ -18,7 +18,7 @@ type atom struct {
 	op     sources.CheckOp // Present, OneOf, Prefix, Suffix, Contains, Matches
 	texts  []string
 	regexp *regexp.Regexp
-	table  *dfa // the regexp as a table, where that is possible
+	table  *dfa // decides most of what the regexp would
 	source string
 }
 
@@ -299,10 +299,8 @@ func (a *atom) holds(v string) bool {
 	case sources.Contains:
 		return strings.Contains(v, a.texts[0])
 	case sources.Matches:
-		if a.table != nil {
-			if is, ok := a.table.match(v); ok {
-				return is
-			}
+		if is, ok := a.table.match(v); ok {
+			return is
 		}
 		return a.regexp.MatchString(v)
 	}

@@ -10,8 +10,9 @@ import (
 
 // dfa is a regular expression as a table: one look-up decides each byte. The
 // tables are made when a source is compiled, for ASCII alone, which is what
-// logs match on: a text with other bytes is left to the regexp, and so is an
-// expression whose table would be large, or that asks for word boundaries.
+// logs match on: a text with other bytes is left to the regexp. An expression
+// whose table would be large, or that asks for word boundaries, has none; but
+// that a text it needs is missing can be told of it, too.
 type dfa struct {
 	needs string // stands in every text that matches; a quick way to say no
 	next  [][utf8.RuneSelf]uint8
@@ -22,7 +23,8 @@ type dfa struct {
 const (
 	dfaMatched = 255
 	dfaDead    = 254
-	maxDFA     = 128 // states
+	maxDFA     = 128  // states
+	maxDFAProg = 2000 // instructions of the expression, such as of counted repetitions
 )
 
 // dfaBuilder makes the states of a dfa: each is a set of places in the program
@@ -33,23 +35,31 @@ type dfaBuilder struct {
 	number map[string]uint8
 }
 
-// compileDFA returns nil for an expression that needs more than a small table.
+// compileDFA makes the table of an expression, if a small one is enough.
 func compileDFA(re *regexp.Regexp) *dfa {
 	parsed, err := syntax.Parse(re.String(), syntax.Perl)
 	if err != nil {
-		return nil
+		return &dfa{}
 	}
+	d := &dfa{needs: needed(parsed)}
 	prog, err := syntax.Compile(parsed.Simplify())
-	if err != nil {
-		return nil
+	if err != nil || len(prog.Inst) > maxDFAProg {
+		return d
 	}
 	for _, in := range prog.Inst {
 		if in.Op == syntax.InstEmptyWidth && syntax.EmptyOp(in.Arg)&^(syntax.EmptyBeginText|syntax.EmptyEndText) != 0 {
-			return nil
+			return d
 		}
 	}
+	if !d.build(prog) {
+		d.next, d.atEnd = nil, nil
+	}
+	return d
+}
+
+// build makes the table; false if it would be too large.
+func (d *dfa) build(prog *syntax.Prog) bool {
 	b := &dfaBuilder{prog: prog, number: map[string]uint8{}}
-	d := dfa{needs: needed(parsed)}
 	// The first state alone knows that it stands at the beginning of the text.
 	b.sets = append(b.sets, nil)
 	if b.reach(&b.sets[0], uint32(prog.Start), syntax.EmptyBeginText) {
@@ -58,7 +68,7 @@ func compileDFA(re *regexp.Regexp) *dfa {
 		for c := range d.next[0] {
 			d.next[0][c] = dfaMatched
 		}
-		return &d
+		return true
 	}
 	for i := 0; i < len(b.sets); i++ {
 		begin := syntax.EmptyOp(0)
@@ -70,13 +80,13 @@ func compileDFA(re *regexp.Regexp) *dfa {
 		for c := range row {
 			s, ok := b.step(b.sets[i], rune(c))
 			if !ok {
-				return nil
+				return false
 			}
 			row[c] = s
 		}
 		d.next = append(d.next, row)
 	}
-	return &d
+	return true
 }
 
 // needed is the longest text that stands in whatever matches, as far as that is
@@ -190,6 +200,9 @@ func (b *dfaBuilder) step(set []uint32, c rune) (uint8, bool) {
 func (d *dfa) match(s string) (matches, ok bool) {
 	if d.needs != "" && !strings.Contains(s, d.needs) {
 		return false, true
+	}
+	if len(d.next) == 0 {
+		return false, false
 	}
 	state := uint8(0)
 	for i := range len(s) {

@@ -47,18 +47,18 @@ type variant struct {
 // shapes is the table of a decoder. It is bounded, and a shape gets into it when
 // it is seen for the second time: what never comes again costs little.
 type shapes struct {
-	slots   [shapeSlots]shapeSlot
+	sets    [shapeSets]shapeSet
 	scratch variant // of what is not in the table
 	memory  plan
 }
 
-type shapeSlot struct {
-	seen uint64 // hash of the last shape
-	kept *shape
+type shapeSet struct {
+	seen uint64    // hash of the last shape that was not found
+	kept [2]*shape // the newer first
 }
 
 const (
-	shapeSlots  = 1024
+	shapeSets   = 512
 	maxVariants = 4
 )
 
@@ -68,17 +68,19 @@ func (d *Decoder) variant(p *program) *variant {
 	f, has := &d.facts, d.eval.has
 	is := f.is[:p.atoms.words]
 	h := hashWords(hashWords(uint64(p.number)+1, has), is)
-	slot := &d.shapes.slots[h%shapeSlots]
-	if s := slot.kept; s != nil && s.program == p && slices.Equal(s.has, has) && slices.Equal(s.is, is) {
-		return d.variantOf(s)
-	}
-	if slot.seen == h {
-		if s := d.newShape(p, has, is); len(s.dear) <= 64 {
-			slot.kept = s
+	set := &d.shapes.sets[h%shapeSets]
+	for _, s := range set.kept {
+		if s != nil && s.program == p && slices.Equal(s.has, has) && slices.Equal(s.is, is) {
 			return d.variantOf(s)
 		}
 	}
-	slot.seen = h
+	if set.seen == h {
+		if s := d.newShape(p, has, is); len(s.dear) <= 64 {
+			set.kept = [2]*shape{s, set.kept[0]}
+			return d.variantOf(s)
+		}
+	}
+	set.seen = h
 	v := &d.shapes.scratch
 	*v = variant{winner: d.winner(p)}
 	return v
