@@ -64,6 +64,7 @@ var edgeCatalogue = []struct{ file, what string }{
 	{"entra_uti_365", "an Entra token and its use in Microsoft 365 (UniqueTokenId)"},
 	{"entra_sid", "an interactive sign-in and what follows in its session"},
 	{"entra_credential", "an application's secret and what was done with the token it got"},
+	{"entra_managed_identity", "a machine's identity at its sign-in and in Azure Activity"},
 	{"entra_pim", "a privileged role activated, and what the person did in its window"},
 	{"azure_sas", "a shared access signature and the account key that signed it"},
 	{"gcp_sa", "GenerateAccessToken and the use of the service account"},
