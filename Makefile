@@ -23,6 +23,7 @@ FUZZSKIP ?= ^FuzzSource
 FUZZPARALLEL ?=
 FUZZTIME ?= 60s
 SEEDS ?= 2000
+MUTANT ?=
 META ?= 200
 KAFKA_PORT ?= 9092
 KAFKA_DATA ?= $(CACHE)/kafka-data
@@ -36,7 +37,7 @@ need_go = $(call need,go,install Go 1.26 or newer (go.dev/dl))
 every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 1 } \
 	END { if (bad) print "make $@: a test that had to run did not" > "/dev/stderr"; exit bad }'
 
-.PHONY: help build demo demo-live test test-kafka check sim bench fuzz fuzz-sources kafka clean \
+.PHONY: help build demo demo-live test test-kafka check sim mutants bench fuzz fuzz-sources kafka clean \
 	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache
 
 help: ## print this list
@@ -69,6 +70,10 @@ check: fmt-check tidy-check vet imports lint race ## everything that must hold b
 sim: ## play 2,000 made-up worlds against the truth, and 200 of them in twenty deliveries each (SEEDS=… META=…)
 	@$(need_go)
 	@go test ./correlate/simtest -run '^(TestTruth|TestMetamorphic)$$' -seeds $(SEEDS) -meta $(META) -count=1 -v -timeout 20m | $(every_test)
+
+mutants: ## plant each of the known bugs in the correlator and see that the worlds find it (MUTANT=part of a name)
+	@$(need_go)
+	@go test ./correlate/simtest -run '^TestMutants$$' -mutants -mutant '$(MUTANT)' -count=1 -v -timeout 60m | $(every_test)
 
 bench: libchdb ## run the benchmarks (BENCH=regexp PKG=./… COUNT=6 for benchstat, BENCHTIME=1s)
 	@$(need_go)

@@ -142,6 +142,12 @@ func (t *talk) tool(parent *span, from, until int64, p *pod) *span {
 	s := t.say(schemas.ClassToolCall, "execute_tool read_customer", parent, from, until, p)
 	t.active(s)
 	t.decide(s)
+	if w.one(6) { // the same span comes from a second exporter, under the protocol's name, and earlier
+		again := w.record(Agent, from-tick, schemas.ClassToolCall, "tools/call read_customer").with(s.key).driven(t.who)
+		s.rec.solid, again.solid = true, true
+		again.TraceID, again.SpanID, again.SelfReported = t.trace, s.rec.SpanID, true
+		w.truly(again, always(s.key, parent.key, schemas.RelationInvoked, schemas.StrengthExact))
+	}
 	last := s
 	if w.one(2) { // the tool runs elsewhere: client and server side
 		client := t.say(schemas.ClassToolCall, "tools/call read_customer", s, from, until, p)

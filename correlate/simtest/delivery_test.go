@@ -3,6 +3,7 @@ package simtest
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -27,6 +28,9 @@ type plan struct {
 	crashes  int
 	zombies  bool // whoever crashed goes on writing for a while
 	maxBatch int
+
+	memory    int // bytes; 0 is plenty. What does not fit is looked up in the tables
+	instances int // that split the partitions
 }
 
 // order is how the partitions are read.
@@ -44,15 +48,22 @@ const (
 var orderNames = [orders]string{"by_arrival", "interwoven", "one_by_one", "shuffled", "backwards"}
 
 func (p plan) String() string {
-	return fmt.Sprintf("%s bounded=%v copies=%d%% crashes=%d zombies=%v batch<=%d (%d)", orderNames[p.order], p.bounded, p.copies, p.crashes, p.zombies, p.maxBatch, p.seed)
+	return fmt.Sprintf("%s bounded=%v copies=%d%% crashes=%d zombies=%v batch<=%d memory=%d instances=%d (%d)",
+		orderNames[p.order], p.bounded, p.copies, p.crashes, p.zombies, p.maxBatch, p.memory, p.instances, p.seed)
 }
 
 // drawPlan draws one of the many ways.
 func drawPlan(seed uint64) plan {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	p := plan{seed: seed, order: order(rng.IntN(int(orders))), copies: pick(rng, []int{0, 10, 40}), crashes: rng.IntN(4),
-		zombies: rng.IntN(2) == 0 && !staleWriterWins, maxBatch: pick(rng, []int{1, 4, 32, 1000})}
+		zombies: rng.IntN(2) == 0, maxBatch: pick(rng, []int{1, 4, 32, 1000})}
 	p.bounded = p.order <= oneByOne && rng.IntN(2) == 0
+	if p.instances = pick(rng, []int{1, 1, 3}); p.instances > 1 {
+		p.bounded = false // what others say may take as long as it likes
+		if movesLose {
+			p.crashes = 0
+		}
+	}
 	return p
 }
 
@@ -65,6 +76,7 @@ type player struct {
 
 	feed      []*schemas.Event // in the order in which they are read
 	lowest    map[schemas.ID]schemas.Evidence
+	twice     map[schemas.ID]bool // two engines may each have a copy, and neither knows of the other's
 	committed int
 	owner     int64
 
@@ -75,22 +87,26 @@ type player struct {
 	tab    *table
 	model  model
 	seen   map[schemas.ID]uint64 // version last written by the living engine
-	fail   string                // first thing that went wrong
+	wanted map[schemas.Key]bool
+	watch  func(correlate.Stats)
+	probes int
+	fail   string // first thing that went wrong
 }
 
 func newPlayer(t testing.TB, w *World, p plan) *player {
 	pl := &player{t: t, w: w, plan: p, rng: rand.New(rand.NewPCG(p.seed, 4)), owner: 1000, tab: newTable(),
-		lowest: map[schemas.ID]schemas.Evidence{}}
+		lowest: map[schemas.ID]schemas.Evidence{}, twice: map[schemas.ID]bool{}, model: newModel(p.bounded), wanted: map[schemas.Key]bool{}}
 	pl.layOut()
-	pl.start()
 	return pl
 }
 
 func (pl *player) config() correlate.Config {
+	cfg := correlate.Config{Skew: Skew, OutOfOrderness: Bound, AllowedLateness: correlate.Forever, Window: correlate.Forever,
+		MemoryBytes: pl.plan.memory, Lookup: pl.plan.memory != 0, Share: pl.plan.instances > 1}
 	if pl.plan.bounded {
-		return correlate.Config{Skew: Skew, OutOfOrderness: Bound, AllowedLateness: Lateness, Window: Window}
+		cfg.AllowedLateness, cfg.Window = Lateness, Window
 	}
-	return correlate.Config{Skew: Skew, OutOfOrderness: Bound, AllowedLateness: correlate.Forever, Window: correlate.Forever}
+	return cfg
 }
 
 // layOut puts the records that arrive into the order in which they are read,
@@ -110,6 +126,7 @@ func (pl *player) layOut() {
 			c.Evidence.Offset += 10_000
 			if pl.rng.IntN(2) == 0 { // the producer sent it again, elsewhere
 				c.Evidence.Partition = 1 - c.Evidence.Partition
+				pl.twice[ev.ID] = pl.plan.instances > 1
 			}
 			c.Evidence.TimestampNanos += int64(pl.rng.IntN(3)) * int64(Bound)
 			at := place{c.Evidence.Topic, c.Evidence.Partition}
@@ -171,7 +188,7 @@ func evidenceOrder(a, b *schemas.Evidence) int {
 func (pl *player) start() {
 	pl.engine = correlate.New(pl.config())
 	pl.model = newModel(pl.plan.bounded)
-	pl.seen = map[schemas.ID]uint64{}
+	pl.seen, pl.wanted = map[schemas.ID]uint64{}, map[schemas.Key]bool{}
 	for _, ev := range pl.feed {
 		at := place{ev.Evidence.Topic, ev.Evidence.Partition}
 		if _, ok := pl.model.newest[at]; !ok {
@@ -187,8 +204,13 @@ func (pl *player) start() {
 	pl.take(&pl.out)
 }
 
-// run delivers everything and returns what went wrong, if anything did.
-func (pl *player) run() string {
+// run delivers everything.
+func (pl *player) run() {
+	if pl.plan.instances > 1 {
+		newCluster(pl).run()
+		return
+	}
+	pl.start()
 	crashes := pl.plan.crashes
 	for done := 0; done < len(pl.feed) && pl.fail == ""; {
 		n := min(1+pl.rng.IntN(pl.plan.maxBatch), len(pl.feed)-done)
@@ -205,7 +227,7 @@ func (pl *player) run() string {
 			done = pl.committed
 		}
 	}
-	return pl.fail
+	pl.lookUp(true)
 }
 
 // process hands a batch over, in memory that is the engine's for the call only.
@@ -223,6 +245,10 @@ func (pl *player) process(batch []*schemas.Event) {
 	pl.model.settle()
 	pl.take(&pl.out)
 	pl.checkHeld()
+	if pl.watch != nil {
+		pl.watch(pl.engine.Stats())
+	}
+	pl.lookUp(false)
 }
 
 // haunt lets the zombie read on from where it stood, and write.
@@ -251,7 +277,9 @@ func (pl *player) crash(done int) {
 		pl.zombie, pl.beyond = pl.engine, pl.feed[done:]
 	}
 	pl.tab.crash(pl.rng)
-	pl.owner += 1000
+	if pl.zombie != nil || pl.rng.IntN(2) == 0 { // else it is the same owner within the same millisecond
+		pl.owner += 1000
+	}
 	pl.start()
 }
 
@@ -279,12 +307,41 @@ func (pl *player) take(out *correlate.Output) {
 		if v := pl.seen[a.ID]; a.Version <= v {
 			pl.failf(i, a, "version %d after %d", a.Version, v)
 		}
+		if old := pl.tab.rows[a.ID]; old != nil && a.Version <= old.Version && !pl.twice[a.ID] {
+			pl.failf(i, a, "version %d does not win over %d, which stands in the table", a.Version, old.Version)
+		}
+		if !a.CauseID.IsZero() {
+			pl.model.tell(a.FirstKey(schemas.KindRequest))
+		}
 		pl.seen[a.ID] = a.Version
 		if t := &pl.w.Truth[i]; a.Grade == schemas.GradeProven && !t.Contested && !slices.Contains(t.Roots, a.Root) {
 			pl.failf(i, a, "proven and wrong, if only for a while: in truth it is one of %v", t.Roots)
 		}
 	}
+	for _, k := range out.Wanted {
+		pl.wanted[k] = true
+	}
 	pl.tab.write(out)
+}
+
+// lookUp answers what was asked of the tables: now and then, and in the end
+// until nothing is asked any more.
+func (pl *player) lookUp(all bool) {
+	for rounds := 0; len(pl.wanted) > 0 && pl.fail == "" && (all || pl.rng.IntN(4) == 0); rounds++ {
+		keys := slices.SortedFunc(maps.Keys(pl.wanted), schemas.Key.Compare)
+		keys = keys[:1+pl.rng.IntN(len(keys))]
+		for _, k := range keys {
+			delete(pl.wanted, k)
+		}
+		pl.engine.Found(&pl.out, keys, pl.tab.bindingsOf(keys), pl.tab.rowsOf(keys))
+		pl.take(&pl.out)
+		if rounds > 10 && askedWithoutEnd {
+			return
+		}
+		if rounds > 500 {
+			pl.held("the tables are asked without end, now for %v", keys)
+		}
+	}
 }
 
 func (pl *player) failf(i int, a *schemas.Action, format string, args ...any) {

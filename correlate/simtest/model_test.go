@@ -3,10 +3,17 @@ package simtest
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"catena/schemas"
 )
+
+// waiting is a row that may still become better.
+type waiting struct {
+	over int64 // event time
+	keys []schemas.Key
+}
 
 // model foretells what an engine holds: which rows may still become better,
 // and which keys can still join. It knows event times only.
@@ -14,14 +21,17 @@ type model struct {
 	bounded   bool            // rows become final
 	newest    map[place]int64 // event time seen; MinInt64 while a partition is silent
 	watermark int64
-	rows      map[schemas.ID]int64 // when each was over
-	keys      map[schemas.Key]bool
+	rows      map[schemas.ID]waiting
+	told      map[schemas.Key]bool // keys of which something is known
+	asked     map[schemas.Key]int  // by how many waiting rows
+	onlyAsked int                  // keys that are asked for and of which nothing is known
 	late      int64
 	future    int64
 }
 
 func newModel(bounded bool) model {
-	return model{bounded: bounded, newest: map[place]int64{}, watermark: math.MinInt64, rows: map[schemas.ID]int64{}, keys: map[schemas.Key]bool{}}
+	return model{bounded: bounded, newest: map[place]int64{}, watermark: math.MinInt64, rows: map[schemas.ID]waiting{},
+		told: map[schemas.Key]bool{}, asked: map[schemas.Key]int{}}
 }
 
 // final is the time before which rows are final.
@@ -38,19 +48,20 @@ const ahead = int64(5 * time.Minute)
 
 func (m *model) take(ev *schemas.Event) {
 	over, heard := max(ev.TimeNanos, ev.EndedNanos), ev.Evidence.TimestampNanos
-	_, held := m.rows[ev.ID]
-	for _, k := range ev.Keys {
-		m.key(k)
-	}
-	m.key(ev.Actor)
 	for _, b := range ev.Makes {
-		m.key(b.Child)
-		m.key(b.Parent)
+		m.tell(b.Child)
+		m.tell(b.Parent)
 	}
 	for _, e := range ev.Ends {
-		m.key(e.Key)
+		m.tell(e.Key)
 	}
-	if held {
+	for _, k := range ev.Keys {
+		// Its own call, the address of a token's first use, the call that was decided upon.
+		if k.Kind == schemas.KindCall || k.Kind == schemas.KindToken && isAddress(ev.SourceIP) {
+			m.tell(k)
+		}
+	}
+	if _, held := m.rows[ev.ID]; held {
 		return
 	}
 	switch {
@@ -65,18 +76,40 @@ func (m *model) take(ev *schemas.Event) {
 		m.newest[at] = max(m.newest[at], over)
 	}
 	if ev.BindOnly == "" {
-		m.rows[ev.ID] = over
+		m.wait(ev, over)
 	}
 }
 
-// key notes a key, and the trace of a span.
-func (m *model) key(k schemas.Key) {
-	if k.IsZero() {
-		return
+func (m *model) wait(ev *schemas.Event, over int64) {
+	keys := slices.Clone(ev.Keys)
+	if !ev.Actor.IsZero() {
+		keys = append(keys, ev.Actor)
 	}
-	m.keys[k] = true
+	m.rows[ev.ID] = waiting{over, keys}
+	for _, k := range keys {
+		if m.asked[k]++; m.asked[k] == 1 && !m.told[k] {
+			m.onlyAsked++
+		}
+	}
+}
+
+func (m *model) leave(id schemas.ID) {
+	for _, k := range m.rows[id].keys {
+		if m.asked[k]--; m.asked[k] == 0 && !m.told[k] {
+			m.onlyAsked--
+		}
+	}
+	delete(m.rows, id)
+}
+
+// tell notes that something is known of a key, and of the trace of a span.
+func (m *model) tell(k schemas.Key) {
+	if !m.told[k] && m.asked[k] > 0 {
+		m.onlyAsked--
+	}
+	m.told[k] = true
 	if k.Kind == schemas.KindCall && k.Namespace == "span" {
-		m.keys[schemas.Key{Kind: schemas.KindCall, Namespace: "trace", Value: k.Value[:len(k.Value)-5]}] = true
+		m.told[schemas.Key{Kind: schemas.KindCall, Namespace: "trace", Value: k.Value[:len(k.Value)-5]}] = true
 	}
 }
 
@@ -86,7 +119,7 @@ func (m *model) restore(a *schemas.Action) {
 	if a.Flags&schemas.FlagFutureTime != 0 {
 		over = a.Evidence.TimestampNanos
 	}
-	m.rows[a.ID] = over
+	m.wait(&a.Event, over)
 }
 
 // settle moves the watermark on and lets go of what is final.
@@ -99,9 +132,9 @@ func (m *model) settle() {
 		return
 	}
 	m.watermark = max(m.watermark, low-int64(Bound))
-	for id, over := range m.rows {
-		if over < m.final() {
-			delete(m.rows, id)
+	for id, r := range m.rows {
+		if r.over < m.final() {
+			m.leave(id)
 		}
 	}
 }
@@ -109,14 +142,20 @@ func (m *model) settle() {
 // checkHeld compares what is held after a call with what may be.
 func (pl *player) checkHeld() {
 	st := pl.engine.Stats()
+	if pl.plan.memory != 0 {
+		if st.Bytes > pl.plan.memory {
+			pl.held("the state weighs %d bytes, and may weigh %d", st.Bytes, pl.plan.memory)
+		}
+		return
+	}
 	if st.Rows != len(pl.model.rows) {
 		pl.held("%d rows are held, and %d may still become better", st.Rows, len(pl.model.rows))
 	}
 	if st.Late != pl.model.late || st.Future != pl.model.future {
 		pl.held("%d late and %d future events, want %d and %d", st.Late, st.Future, pl.model.late, pl.model.future)
 	}
-	if pl.plan.crashes == 0 && st.Keys > len(pl.model.keys) {
-		pl.held("%d keys are held of %d that were ever named", st.Keys, len(pl.model.keys))
+	if known := len(pl.model.told); pl.plan.crashes == 0 && st.Keys > known+pl.model.onlyAsked {
+		pl.held("%d keys are held: something is known of %d, and %d more are asked for", st.Keys, known, pl.model.onlyAsked)
 	}
 	if w := pl.model.watermark; w != math.MinInt64 && st.WatermarkNanos != w {
 		pl.held("the watermark is %s, want %s", clock(st.WatermarkNanos), clock(w))
@@ -129,24 +168,75 @@ func (pl *player) held(format string, args ...any) {
 	}
 }
 
+// finality lets event time move on to where rows become final, one after the
+// other: at the edge a row is still held, and an event is not late.
+func (pl *player) finality() {
+	var overs []int64
+	for _, r := range pl.model.rows {
+		overs = append(overs, r.over)
+	}
+	slices.Sort(overs)
+	overs = slices.Compact(overs)
+	for n := 0; len(overs) > 0 && n < 5 && pl.fail == ""; n++ {
+		over := overs[0]
+		overs = overs[1+pl.rng.IntN(max(1, len(overs)/4)):]
+		if pl.model.watermark >= over+int64(Lateness) {
+			continue
+		}
+		pl.beat(over + int64(Lateness) + int64(Bound))
+		for _, probe := range []int64{0, -1, 1} {
+			pl.probe(over+probe, pl.model.watermark, false)
+		}
+		pl.probe(pl.model.watermark+ahead, pl.model.watermark, false)
+		pl.probe(pl.model.watermark+ahead+1, pl.model.watermark, true)
+	}
+}
+
+// beat makes every partition speak of a time.
+func (pl *player) beat(nanos int64) {
+	var beats []*schemas.Event
+	for at := range pl.model.newest {
+		beats = append(beats, &schemas.Event{ID: schemas.MakeID("heartbeat", fmt.Sprint(at, nanos)), TimeNanos: nanos,
+			Evidence: schemas.Evidence{Topic: at.topic, Partition: at.index, Offset: 1 << 40, TimestampNanos: nanos}})
+	}
+	pl.process(beats)
+}
+
+// probe sends one event of a time that arrives at another, and looks whether it
+// is taken for what it is.
+func (pl *player) probe(nanos, arrives int64, future bool) {
+	pl.probes++
+	at := pl.feed[pl.rng.IntN(len(pl.feed))].Evidence
+	at.TimestampNanos = arrives
+	ev := &schemas.Event{ID: schemas.MakeID("probe", fmt.Sprint(pl.probes)), TimeNanos: nanos, Evidence: at}
+	var want schemas.Flags
+	switch {
+	case future:
+		want = schemas.FlagFutureTime
+	case nanos < pl.model.final():
+		want = schemas.FlagLate
+	}
+	pl.process([]*schemas.Event{ev})
+	if a := pl.tab.rows[ev.ID]; a == nil || a.Flags != want {
+		pl.held("an event of %s that arrives at %s, when all before %s is final: %v, want flags %q", clock(nanos), clock(arrives), clock(pl.model.final()), a, want)
+	}
+}
+
 // close lets event time pass everything: nothing may be held but the heartbeats
 // themselves, which are the newest there is.
 func (pl *player) close() {
-	if pl.fail != "" || !pl.plan.bounded {
+	if pl.fail != "" || !pl.plan.bounded || pl.plan.instances > 1 || len(pl.feed) == 0 {
+		return
+	}
+	pl.finality()
+	if pl.fail != "" {
 		return
 	}
 	end := Noon + int64(60*24*time.Hour)
-	var beats []schemas.Event
-	for at := range pl.model.newest {
-		ev := schemas.Event{ID: schemas.MakeID("heartbeat", fmt.Sprint(at)), TimeNanos: end, Class: schemas.ClassOther,
-			Evidence: schemas.Evidence{Topic: at.topic, Partition: at.index, Offset: 1 << 40, TimestampNanos: end}}
-		beats = append(beats, ev)
-	}
-	pl.engine.Process(&pl.out, beats)
-	pl.out.Reset()
+	pl.beat(end)
 	st := pl.engine.Stats()
-	if st.Rows != len(beats) || st.Keys != 0 {
-		pl.held("after the end of time %d rows (%d heartbeats) and %d keys are held", st.Rows, len(beats), st.Keys)
+	if beats := len(pl.model.newest); st.Rows != beats || st.Keys != 0 {
+		pl.held("after the end of time %d rows (%d heartbeats) and %d keys are held", st.Rows, beats, st.Keys)
 	}
 	for at := range pl.model.newest {
 		pl.engine.Unassign(at.topic, at.index)

@@ -1,6 +1,7 @@
 package simtest
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"strconv"
@@ -40,6 +41,7 @@ type Want struct {
 	Chain      schemas.ID
 	Path       []schemas.Key // from the root to the row's own key
 	Lent       schemas.Key   // login session found by name and time
+	Proofs     []schemas.ID  // of the hops below the root: the earliest record that shows it; zero for a joint hop
 	Cause      int
 	CauseGrade schemas.CauseGrade
 	Grant      string
@@ -85,6 +87,24 @@ type link struct {
 	always bool // some record says, besides the mint, that it always was so
 }
 
+// proof is the earliest record of those that arrive which shows the link as it
+// counts: as of its mint, or as it always was.
+func (l *link) proof(w *World) schemas.ID {
+	var first *rec
+	for _, r := range l.recs {
+		shows := slices.ContainsFunc(r.Makes, func(b schemas.Binding) bool {
+			return b.Child == l.Child && b.Parent == l.Parent && b.FromNanos == l.FromNanos && b.Strength == l.Strength
+		})
+		if shows && !w.Lost[r.index] && (first == nil || r.TimeNanos < first.TimeNanos || r.TimeNanos == first.TimeNanos && bytes.Compare(r.ID[:], first.ID[:]) < 0) {
+			first = r
+		}
+	}
+	if first == nil {
+		return schemas.ID{}
+	}
+	return first.ID
+}
+
 func (l *link) lost(w *World) bool {
 	return slices.ContainsFunc(l.recs, func(r *rec) bool { return w.Lost[r.index] })
 }
@@ -127,9 +147,9 @@ func (o *oracle) link(r *rec, b schemas.Binding) {
 		return
 	}
 	l.recs = append(l.recs, r)
-	switch {
-	case b.FromNanos == l.FromNanos: // told again
-	case b.FromNanos == 0:
+	switch b.FromNanos {
+	case l.FromNanos: // told again
+	case 0:
 		l.always = true
 	default: // the mint tells more than that it always was so
 		b, l.Binding = l.Binding, b

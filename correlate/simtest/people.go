@@ -23,6 +23,7 @@ var stories = []story{
 	{"runner", storyRunner},
 	{"stated_session", storyStatedSession},
 	{"two_people", storyTwoPeople},
+	{"two_kinds", storyTwoKinds},
 	{"circle", storyCircle},
 	{"depth", storyDepth},
 	{"nobody", storyNobody},
@@ -366,6 +367,27 @@ func storyTwoPeople(w *World) {
 	if l := w.links[t]; l.UntilNanos != 0 {
 		r.silent = true // which of the two counts hangs on the token's end
 	}
+}
+
+// storyTwoKinds: the records of one conversation give it to different people by
+// different kinds of keys: the more specific counts, and the rest is flagged.
+func storyTwoKinds(w *World) {
+	a, b := w.stranger(), w.stranger()
+	at := w.moment()
+	s, t := w.logIn(a, at), w.key(schemas.KindToken, "jti", "TK.")
+	mint := w.record(IDP, at, schemas.ClassIssuance, "token").driven(b.email)
+	mint.Actor, mint.solid = b.email, true
+	w.truly(mint, always(t, b.email, schemas.RelationIssued, schemas.StrengthExact))
+	conv := w.key(schemas.KindSession, "gen_ai.conversation", "conv-")
+	r := w.record(Gateway, at+4*tick, schemas.ClassSession, "converse").with(conv).driven(b.email, a.email)
+	w.truly(r, always(conv, t, schemas.RelationDelegated, schemas.StrengthExact))
+	r.shows(always(conv, s, schemas.RelationDelegated, schemas.StrengthExact))
+	for _, l := range w.links[s].recs {
+		l.solid = true // without it nothing contradicts
+	}
+	r.wantFlags, r.solid = schemas.FlagDivergent, true
+	use := w.record(Gateway, at+8*tick, schemas.ClassAPICall, "get").with(conv).driven(b.email, a.email)
+	use.wantFlags = schemas.FlagDivergent
 }
 
 // storyCircle: tokens exchanged for each other, with and without a way out.

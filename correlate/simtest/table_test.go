@@ -101,3 +101,20 @@ func (t *table) loadBindings() []schemas.Binding {
 	})
 	return out
 }
+
+// bindingsOf are the bindings above a set of keys, and the logins and addresses
+// below it.
+func (t *table) bindingsOf(keys []schemas.Key) []schemas.Binding {
+	return slices.DeleteFunc(t.loadBindings(), func(b schemas.Binding) bool {
+		below := b.Relation == schemas.RelationAuthenticated || b.Child.Namespace == "ip"
+		return !slices.Contains(keys, b.Child) && !(below && slices.Contains(keys, b.Parent))
+	})
+}
+
+// rowsOf are the rows that name one of a set of keys.
+func (t *table) rowsOf(keys []schemas.Key) []*schemas.Action {
+	return slices.DeleteFunc(t.load(), func(a *schemas.Action) bool {
+		return !slices.ContainsFunc(a.Keys, func(k schemas.Key) bool { return slices.Contains(keys, k) }) &&
+			!slices.ContainsFunc(a.Hops, func(h schemas.Hop) bool { return slices.Contains(keys, h.Key) })
+	})
+}

@@ -29,6 +29,12 @@ func (w *World) mismatch(i int, a *schemas.Action) (out []string) {
 	differ("flags", a.Flags.String(), n.Flags.String())
 	differ("mfa", a.MFA.String()+" "+a.AuthMethod, n.MFA.String()+" "+n.Method)
 	var path, lent string
+	own := slices.DeleteFunc(slices.Clone(a.Hops), func(h schemas.Hop) bool { return h.Lent })
+	for j := 1; j < len(own) && j <= len(n.Proofs); j++ {
+		if want := n.Proofs[j-1]; !want.IsZero() {
+			differ(fmt.Sprint("proof of hop ", j), w.indexOf(own[j].Proof), w.indexOf(want))
+		}
+	}
 	for _, h := range a.Hops {
 		if h.Lent {
 			lent = h.Key.String()
@@ -52,8 +58,8 @@ func (w *World) indexOf(id schemas.ID) int {
 	return slices.IndexFunc(w.Events, func(ev schemas.Event) bool { return ev.ID == id })
 }
 
-// tell writes down a story, record by record, for whoever has to find a fault.
-func (w *World) tell(only string) string {
+// tell writes down the world, record by record, for whoever has to find a fault.
+func (w *World) tell() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "world of seed %d, shape %+v, clocks", w.Seed, w.shape)
 	for s := range w.Clocks {
@@ -61,9 +67,7 @@ func (w *World) tell(only string) string {
 	}
 	b.WriteString("\n")
 	for i := range w.Events {
-		if only == "" || w.Truth[i].Story == only {
-			b.WriteString(w.tellEvent(i))
-		}
+		b.WriteString(w.tellEvent(i))
 	}
 	return b.String()
 }

@@ -182,6 +182,13 @@ func (q *asker) grade(n *Want, a *answer) {
 	n.Reason, n.Chain = a.reason, chainOf(a).id()
 	n.Path = slices.Clone(a.path)
 	slices.Reverse(n.Path)
+	for _, l := range slices.Backward(a.links) {
+		if l == nil || l.always {
+			n.Proofs = append(n.Proofs, schemas.ID{}) // of several, or of one of two
+			continue
+		}
+		n.Proofs = append(n.Proofs, l.proof(q.world))
+	}
 	switch {
 	case a.ambiguous:
 		n.Grade, n.Frontier = schemas.GradeAmbiguous, a.fork
@@ -376,11 +383,11 @@ func (q *asker) elsewhere() bool {
 		}
 		k = l.Parent
 	}
-	comparable := false
+	known := false
 	for ip := range q.homes[home] {
-		comparable = comparable || private(ip) == private(q.rec.SourceIP)
+		known = known || private(ip) == private(q.rec.SourceIP)
 	}
-	if comparable {
+	if known {
 		return !q.homes[home][q.rec.SourceIP]
 	}
 	return q.first[token].ip != q.rec.SourceIP

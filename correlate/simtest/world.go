@@ -259,10 +259,7 @@ func (r *rec) driven(driver schemas.Key, or ...schemas.Key) *rec {
 }
 
 // shows adds a binding that the record proves.
-func (r *rec) shows(b schemas.Binding) *rec {
-	r.Makes = append(r.Makes, b)
-	return r
-}
+func (r *rec) shows(b schemas.Binding) { r.Makes = append(r.Makes, b) }
 
 // mint is the time from which a binding holds that this record makes.
 func (r *rec) mint() int64 { return r.TimeNanos }

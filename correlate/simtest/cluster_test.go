@@ -1,0 +1,160 @@
+package simtest
+
+import (
+	"cmp"
+	"slices"
+
+	"catena/correlate"
+	"catena/schemas"
+)
+
+// cluster is several engines that split the partitions and write to one table.
+// What one says that the others have to know reaches them in any order, after
+// any delay, and now and then twice.
+type cluster struct {
+	*player
+	members []*member
+	owners  map[place]int // index of the member that has a partition
+	left    map[place][]*schemas.Event
+	done    map[place]int // committed, of a partition's records
+}
+
+type member struct {
+	engine *correlate.Engine
+	mail   []correlate.Output // what others said and it has not yet heard
+	seen   map[schemas.ID]uint64
+}
+
+func newCluster(pl *player) *cluster {
+	c := &cluster{player: pl, owners: map[place]int{}, left: map[place][]*schemas.Event{}, done: map[place]int{}}
+	for _, ev := range pl.feed {
+		at := place{ev.Evidence.Topic, ev.Evidence.Partition}
+		c.left[at] = append(c.left[at], ev)
+	}
+	for range pl.plan.instances {
+		c.members = append(c.members, nil)
+	}
+	for i, at := range c.places() {
+		c.owners[at] = i % len(c.members)
+	}
+	for i := range c.members {
+		c.begin(i)
+	}
+	return c
+}
+
+func (c *cluster) places() []place {
+	places := make([]place, 0, len(c.left))
+	for at := range c.left {
+		places = append(places, at)
+	}
+	slices.SortFunc(places, func(a, b place) int { return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.index, b.index)) })
+	return places
+}
+
+// begin starts a member with the partitions that are its own, from the table.
+func (c *cluster) begin(i int) {
+	m := &member{engine: correlate.New(c.config()), seen: map[schemas.ID]uint64{}}
+	c.members[i] = m
+	for _, at := range c.places() {
+		if c.owners[at] == i {
+			m.engine.Assign(at.topic, at.index, c.owner)
+		}
+	}
+	m.engine.Restore(&c.out, c.tab.loadBindings(), c.tab.load())
+	c.say(m)
+}
+
+// say writes down what a member said, and posts what the others have to know.
+// It is posted before it is written: whoever reads the table knows no more than
+// those who listen.
+func (c *cluster) say(m *member) {
+	if len(c.out.Bindings)+len(c.out.Shared) > 0 {
+		letter := correlate.Output{Bindings: slices.Clone(c.out.Bindings), Shared: slices.Clone(c.out.Shared)}
+		for _, other := range c.members {
+			if other == m || other == nil {
+				continue
+			}
+			other.mail = append(other.mail, letter)
+			if c.rng.IntN(8) == 0 {
+				other.mail = append(other.mail, letter)
+			}
+		}
+	}
+	c.player.seen = m.seen
+	c.take(&c.out)
+}
+
+// run delivers everything, and then all letters until nobody has more to say.
+func (c *cluster) run() {
+	moves := c.plan.crashes
+	for c.fail == "" {
+		var open []place
+		for _, at := range c.places() {
+			if c.done[at] < len(c.left[at]) {
+				open = append(open, at)
+			}
+		}
+		if len(open) == 0 {
+			break
+		}
+		at := pick(c.rng, open)
+		m := c.members[c.owners[at]]
+		n := min(1+c.rng.IntN(min(16, c.plan.maxBatch)), len(c.left[at])-c.done[at])
+		events := make([]schemas.Event, n)
+		for i, ev := range c.left[at][c.done[at] : c.done[at]+n] {
+			events[i] = ev.Clone()
+		}
+		c.done[at] += n
+		m.engine.Process(&c.out, events)
+		c.say(m)
+		c.post(pick(c.rng, c.members))
+		if moves > 0 && c.rng.IntN(len(c.feed)/n+1) < 2 {
+			moves--
+			c.move(at)
+		}
+	}
+	for quiet := false; !quiet && c.fail == ""; {
+		quiet = true
+		for _, m := range c.members {
+			for len(m.mail) > 0 && c.fail == "" {
+				quiet = false
+				c.post(m)
+			}
+		}
+	}
+}
+
+// post hands a member one of its letters.
+func (c *cluster) post(m *member) {
+	if len(m.mail) == 0 {
+		return
+	}
+	i := c.rng.IntN(len(m.mail))
+	letter := m.mail[i]
+	m.mail = slices.Delete(m.mail, i, i+1)
+	m.engine.Learn(&c.out, letter.Bindings, letter.Shared)
+	c.say(m)
+}
+
+// move gives a partition to somebody else, or starts its owner anew.
+func (c *cluster) move(at place) {
+	c.owner += 1000
+	old := c.owners[at]
+	if c.rng.IntN(2) == 0 { // a restart: letters that were on their way come from the topic again
+		mail := c.members[old].mail
+		c.begin(old)
+		c.members[old].mail = append(c.members[old].mail, mail...)
+		return
+	}
+	next := (old + 1 + c.rng.IntN(len(c.members)-1)) % len(c.members)
+	c.owners[at] = next
+	c.members[old].engine.Unassign(at.topic, at.index)
+	m := c.members[next]
+	m.engine.Assign(at.topic, at.index, c.owner)
+	rows := slices.DeleteFunc(c.tab.load(), func(a *schemas.Action) bool {
+		return a.Evidence.Topic != at.topic || a.Evidence.Partition != at.index
+	})
+	m.engine.Restore(&c.out, c.tab.loadBindings(), rows)
+	c.say(m)
+}

@@ -1,0 +1,88 @@
+package simtest
+
+// mutants are the planted bugs.
+var mutants = []mutant{
+	// Off by one at the edge of a window.
+	{"from is excluded", "walk.go", "if e.from != 0 && !w.reached(e.from-w.slack, at) {\n\t\treturn false", "if e.from != 0 && !w.reached(e.from-w.slack+1, at) {\n\t\treturn false"},
+	{"until is included", "walk.go", "return until == 0 || !w.reached(until+w.slack, at)", "return until == 0 || !w.reached(until+w.slack+1, at)"},
+	{"expiry counts itself", "walk.go", "w.reached(expires+w.slack+1, used)", "w.reached(expires+w.slack, used)"},
+	{"end counts itself", "walk.go", "w.reached(m.ended+w.slack+1, at)", "w.reached(m.ended+w.slack, at)"},
+	{"revocation counts itself", "walk.go", "w.reached(m.revoked+w.slack+1, at)", "w.reached(m.revoked+w.slack, at)"},
+	{"grant begins late", "resolve.go", "b.from <= a.TimeNanos+a.ResolutionNanos", "b.from < a.TimeNanos+a.ResolutionNanos"},
+	{"grant includes its end", "resolve.go", "(until == 0 || a.TimeNanos < until)", "(until == 0 || a.TimeNanos <= until)"},
+	{"grant includes its withdrawal", "resolve.go", "a.TimeNanos < m.revoked)", "a.TimeNanos <= m.revoked)"},
+	{"grants allow for skew", "resolve.go", "b.from <= a.TimeNanos+a.ResolutionNanos", "b.from <= a.TimeNanos+a.ResolutionNanos+int64(e.cfg.Skew)"},
+	{"resolution is not allowed for", "walk.go", "act, skew+act.ResolutionNanos, false", "act, skew, false"},
+	{"skew is not allowed for", "walk.go", "act, skew+act.ResolutionNanos, false", "act, act.ResolutionNanos, false"},
+	{"skew is allowed for twice", "walk.go", "act, skew+act.ResolutionNanos, false", "act, 2*skew+act.ResolutionNanos, false"},
+	{"surely before is off by one", "walk.go", "w.reached(e.from+w.slack, at) {\n\t\t\tsurely", "w.reached(e.from+w.slack+1, at) {\n\t\t\tsurely"},
+	{"the clocks tell which mint came first", "walk.go", "w.reached(e.from+w.slack, at) {\n\t\t\tsurely", "w.reached(e.from, at) {\n\t\t\tsurely"},
+	{"late is off by one", "engine.go", "over < satSub(e.water.current, int64(e.cfg.AllowedLateness))", "over <= satSub(e.water.current, int64(e.cfg.AllowedLateness))"},
+	{"rows leave a tick early", "engine.go", "if i == 0 || over >= final {", "if i == 0 || over > final {"},
+	{"no out-of-orderness bound", "watermark.go", "satSub(low, w.bound)", "low"},
+	{"a silent partition does not hold", "watermark.go", "if !pr.idle {", "if !pr.idle && pr.maxNanos != math.MinInt64 {"},
+	{"a span counts with its start", "engine.go", "over := max(ev.TimeNanos, ev.EndedNanos)", "over := ev.TimeNanos"},
+	{"the future moves the watermark", "engine.go", "over > at+int64(e.cfg.MaxFuture)", "over > at+1e6*int64(e.cfg.MaxFuture)"},
+	{"the future is off by one", "engine.go", "over > at+int64(e.cfg.MaxFuture)", "over >= at+int64(e.cfg.MaxFuture)"},
+	{"a login lends for a day and an instant", "resolve.go", "b.proofNanos > a.TimeNanos-loginWindow", "b.proofNanos >= a.TimeNanos-loginWindow"},
+	{"a login lends after its end", "resolve.go", "over := m.ended != 0 && a.TimeNanos > m.ended+slack ||", "over := false ||"},
+	{"midnight comes early", "walk.go", "p.chainNanos / dayNanos", "(p.chainNanos + 1e9) / dayNanos"},
+	{"rows at the edge of a call are not woken", "engine.go", "b.FromNanos <= at+slack)", "b.FromNanos < at+slack)"},
+	{"a run ends late", "walk.go", "return ended != 0 && at > ended+w.slack", "return ended != 0 && at > ended+w.slack+1e9"},
+	{"depth is off by one", "walk.go", "len(w.stack) >= w.maxDepth", "len(w.stack) > w.maxDepth"},
+	{"a remembered walk is good for ever", "rows.go", "t.lo <= at && at < t.hi {", "t.lo <= at {"},
+	{"a remembered walk is good an instant too long", "rows.go", "t.lo <= at && at < t.hi {", "t.lo <= at && at <= t.hi {"},
+	{"a remembered walk is good at midnight", "rows.go", "hi: min(w.hi, day+dayNanos)}", "hi: w.hi}"},
+	{"a remembered walk is good for any resolution", "rows.go", "!t.stale && t.slack == slack &&", "!t.stale &&"},
+	{"a remembered walk outlives what it rests on", "rows.go", "!t.stale && t.slack == slack &&", "t.slack == slack &&"},
+
+	// What is held.
+	{"expired keys stay", "engine.go", "if at.seen >= old || at.watch != 0 {\n\t\t\treturn", "if true {\n\t\t\treturn"},
+	{"rows are let go of without their watches", "engine.go", "r := e.rows.at(i)\n\te.unwatch(r)\n\tif r.judged", "r := e.rows.at(i)\n\tif r.judged"},
+	{"keys of rows that left stay", "engine.go", "for _, n := range r.own {\n\t\te.state.unref(n)\n\t}\n", ""},
+	{"rows that left stay known", "rows.go", "\tdelete(rs.byID, r.act.ID)\n", ""},
+
+	// Versions and places.
+	{"a stale writer wins", "engine.go", "schemas.MakeVersion(e.water.owner(e.state.parts.all[r.part]), r.revision)", "schemas.MakeVersion(1, r.revision)"},
+	{"a new owner does not write what it took back", "resolve.go", "case same(before, now) && (quiet || !e.outranked(before)):", "case same(before, now):"},
+	{"a restored revision starts again", "engine.go", "e.admit(a, uint32(a.Version&schemas.MaxRevision))", "e.admit(a, 0)"},
+	{"a copy replaces a lower place", "engine.go", "lower := evidenceOrder(&borrowed.Evidence, &r.act.Evidence) < 0", "lower := evidenceOrder(&borrowed.Evidence, &r.act.Evidence) != 0"},
+	{"a lower place does not replace", "engine.go", "lower := evidenceOrder(&borrowed.Evidence, &r.act.Evidence) < 0", "lower := false"},
+
+	// Order of arrival.
+	{"merge keeps the last", "state.go", "if proofOrder(add, old) < 0 {", "if true {"},
+	{"merge keeps the latest proof", "state.go", "if proofOrder(add, old) < 0 {", "if proofOrder(add, old) > 0 {"},
+	{"merge keeps the weaker factor", "state.go", "now.MFA = max(old.MFA, add.MFA)", "now.MFA = min(old.MFA, add.MFA)"},
+	{"bindings stand in order of arrival", "state.go", "\t\tif c > 0 {\n\t\t\tbreak\n\t\t}\n\t\tlink = &at.next", "\t\tlink = &at.next"},
+	{"the last record of a call wins", "engine.go", "c.before(m.call) {", "!c.event.IsZero() {"},
+	{"a binding wakes nobody", "engine.go", "\t} else {\n\t\te.wake(n)\n\t}\n\tif b.Relation", "\t}\n\tif b.Relation"},
+	{"first use is the last heard of", "state.go", "if nanos > old.nanos || nanos == old.nanos && compareIDs(event, old.event) >= 0 {", "if nanos < old.nanos {"},
+	{"an end is the latest told", "state.go", "if *at != 0 && *at <= nanos {", "if *at != 0 && *at >= nanos {"},
+	{"a cause that is kept is kept for good", "engine.go", "if waiting, ok := e.kept[act.ID]; ok {", "if waiting, ok := e.kept[act.ID]; ok && false {"},
+	{"others are not told of tool calls", "engine.go", "case schemas.ClassToolCall, schemas.ClassDecision:", "case schemas.ClassDecision:"},
+	{"others are not told of decisions", "engine.go", "case schemas.ClassToolCall, schemas.ClassDecision:", "case schemas.ClassToolCall:"},
+
+	// The walk.
+	{"circles are not cut", "walk.go", "if slices.Contains(w.stack, n) {", "if false {"},
+	{"a failed login binds", "engine.go", "if len(ev.Makes)+len(ev.Ends) == 0 || failedLogin(ev) {", "if len(ev.Makes)+len(ev.Ends) == 0 {"},
+	{"weak beats exact", "walk.go", "\tif !best.rooted && !best.ambiguous {\n\t\tif p := w.weak", "\tif true {\n\t\tif p := w.weak"},
+	{"stated beats exact", "state.go", "-cmp.Compare(a.strength, b.strength),", "cmp.Compare(min(a.strength, 1), min(b.strength, 1))*-1, cmp.Compare(a.strength, b.strength),"},
+	{"a weak step does not lower the grade", "walk.go", "p.strength = min(p.strength, e.strength)\n\tif p.chainKey", "p.strength = min(p.strength, max(e.strength, schemas.StrengthStated))\n\tif p.chainKey"},
+	{"the chain starts at the lowest key", "walk.go", "if p.chainKey == 0 && !w.s.at(child).kind.Principal() {", "if !w.s.at(child).kind.Principal() {"},
+	{"a revocation is ignored", "state.go", "earliest(&s.grow(n).revoked, b.FromNanos)", "false"},
+	{"the first candidate is taken", "walk.go", "p.rooted, p.ambiguous = false, true", "return paths[0]"},
+	{"the first weak one is taken", "walk.go", "\tcase 1:\n\t\treturn w.under(w.climb(fit[0].parent, when), fit[0], n, at)\n\t}", "\tdefault:\n\t\treturn w.under(w.climb(fit[0].parent, when), fit[0], n, at)\n\t}"},
+	{"the outer call counts too", "walk.go", "\t\tfit = w.innermost(fit)\n", ""},
+	{"above a mint all is judged at the action", "walk.go", "\t\tup = e.from\n", "\t\tup = w.act.TimeNanos\n"},
+	{"a workload is judged at the mint", "walk.go", "\t\treturn w.act.TimeNanos\n", "\t\treturn at\n"},
+	{"a fork gives way to a workload", "walk.go", "return a.rooted || a.ambiguous\n", "return a.rooted\n"},
+
+	// What else a row says.
+	{"deny does not win", "resolve.go", "if d.verdict > a.PolicyDecision {", "if a.PolicyDecision == schemas.VerdictNone {"},
+	{"divergent is not flagged", "resolve.go", "if w.contradict(main, p) {\n\t\t\ta.Flags |= schemas.FlagDivergent", "if w.contradict(main, p) {"},
+	{"contradicting kinds are not flagged", "walk.go", "p.flags |= schemas.FlagDivergent\n", ""},
+	{"the protocol's span is the cause", "resolve.go", "if !c.protocol {\n\t\t\t\treturn cause", "if true {\n\t\t\t\treturn cause"},
+	{"requests do not share their cause", "resolve.go", "if c := oneOf(theirs, cause{}); c.grade > own.grade {", "if c := oneOf(theirs, cause{}); false {"},
+	{"a decision stays with the span that asked", "resolve.go", "if why.grade != schemas.CauseExact {\n\t\ttarget", "if true {\n\t\ttarget"},
+	{"two logins lend", "resolve.go", "if len(fit) != 1 {", "if len(fit) == 0 {"},
+}
