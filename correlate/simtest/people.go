@@ -71,6 +71,11 @@ func (w *World) logIn(p person, at int64) schemas.Key {
 func (w *World) logOut(s, who schemas.Key, at int64) {
 	r := w.record(IDP, at, schemas.ClassSession, "user.session.end").with(s).driven(who)
 	r.Ends = []schemas.End{{Key: s, AtNanos: r.TimeNanos}}
+	if w.one(3) { // and again, from another device: the first counts
+		again := w.record(IDP, at+int64(3+w.rng.IntN(6))*tick, schemas.ClassSession, "user.session.end").with(s).driven(who)
+		again.Ends = []schemas.End{{Key: s, AtNanos: again.TimeNanos}}
+		w.useSession(s, who, again.at)
+	}
 	for range w.rng.IntN(3) {
 		w.useSession(s, who, w.near(IDP, r.TimeNanos))
 	}
