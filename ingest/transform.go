@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"catena/schemas/sources"
@@ -63,6 +64,10 @@ func compileTransform(t sources.Transform) (transformFunc, error) {
 		return mapping(t.Args), nil
 	case "split":
 		return split(a, b)
+	case "at_most":
+		return atMost(a)
+	case "earlier":
+		return earlier(a)
 	case "later":
 		return later(a)
 	case "url_decode":
@@ -87,6 +92,16 @@ func cutAt(sep string, index func(s, sep string) int, before bool) transformFunc
 			return s[i+len(sep):]
 		}
 	}
+}
+
+// atMost gives a text of at most so many bytes, and nothing for a longer one,
+// such as a line that its writer may have cut.
+func atMost(bytes string) (transformFunc, error) {
+	n, err := strconv.Atoi(bytes)
+	if err != nil || n < 1 {
+		return nil, fmt.Errorf("at_most takes a number of bytes, as in at_most('900'), not at_most('%s')", bytes)
+	}
+	return keepIf(func(s string) bool { return len(s) <= n }), nil
 }
 
 func keepIf(ok func(string) bool) transformFunc {

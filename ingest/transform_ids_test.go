@@ -58,5 +58,40 @@ func TestLaterNeedsADuration(t *testing.T) {
 		if _, err := later(arg); err == nil || !strings.Contains(err.Error(), "as in later('1h')") {
 			t.Errorf("%q: got %v", arg, err)
 		}
+		if _, err := earlier(arg); err == nil || !strings.Contains(err.Error(), "as in earlier('1h')") {
+			t.Errorf("%q: got %v", arg, err)
+		}
+	}
+}
+
+func TestEarlierReadsTimesAndEpochNumbers(t *testing.T) {
+	f, err := earlier("2s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &evaluator{walker: &walker{arena: &arena{}}}
+	for _, c := range [][2]string{
+		{"2026-03-02T08:55:41.5Z", "2026-03-02T08:55:39.5Z"},
+		{"1772441741", "2026-03-02T08:55:39Z"},
+		{"1772441741500", "2026-03-02T08:55:39.5Z"},
+		{"1772441741500000", "2026-03-02T08:55:39.5Z"},
+		{"1772441741500000000", "2026-03-02T08:55:39.5Z"},
+		{"177244174", ""}, {"+772441741", ""}, {"yesterday", ""}, {"", ""},
+	} {
+		if got := f(e, c[0]); got != c[1] {
+			t.Errorf("%s: got %q, want %q", c[0], got, c[1])
+		}
+	}
+}
+
+func TestAtMostLeavesOutLongerTexts(t *testing.T) {
+	for _, arg := range []string{"", "0", "-1", "many"} {
+		if _, err := atMost(arg); err == nil || !strings.Contains(err.Error(), "as in at_most('900')") {
+			t.Errorf("%q: got %v", arg, err)
+		}
+	}
+	f, err := atMost("3")
+	if err != nil || f(nil, "abc") != "abc" || f(nil, "abcd") != "" {
+		t.Errorf("at_most('3') gives %q and %q, %v", f(nil, "abc"), f(nil, "abcd"), err)
 	}
 }

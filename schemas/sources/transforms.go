@@ -28,7 +28,7 @@ var transforms = []transformSpec{
 	{name: "seconds", time: true}, {name: "millis", time: true}, {name: "micros", time: true}, {name: "nanos", time: true},
 	{name: "aws_time", time: true},
 	{name: "private_ip"},
-	{name: "split", args: 2}, {name: "later", args: 1}, {name: "url_decode"},
+	{name: "split", args: 2}, {name: "later", args: 1}, {name: "earlier", args: 1}, {name: "at_most", args: 1}, {name: "url_decode"},
 	{name: "decimal"}, {name: "entra_id"},
 }
 
