@@ -11,6 +11,7 @@ func FuzzSourceAzureActivity(f *testing.F)       { fuzzSource(f, "azure.activity
 func FuzzSourceBedrockAgentcore(f *testing.F)    { fuzzSource(f, "bedrock.agentcore") }
 func FuzzSourceBedrockInvocation(f *testing.F)   { fuzzSource(f, "bedrock.invocation") }
 func FuzzSourceClaudeCode(f *testing.F)          { fuzzSource(f, "claude_code") }
+func FuzzSourceEcs(f *testing.F)                 { fuzzSource(f, "ecs") }
 func FuzzSourceEntraAudit(f *testing.F)          { fuzzSource(f, "entra.audit") }
 func FuzzSourceEntraSignin(f *testing.F)         { fuzzSource(f, "entra.signin") }
 func FuzzSourceEnvoyAccess(f *testing.F)         { fuzzSource(f, "envoy.access") }
@@ -26,6 +27,7 @@ func FuzzSourceLinuxSudo(f *testing.F)           { fuzzSource(f, "linux.sudo") }
 func FuzzSourceMcpJsonrpc(f *testing.F)          { fuzzSource(f, "mcp.jsonrpc") }
 func FuzzSourceMicrosoft365(f *testing.F)        { fuzzSource(f, "microsoft.365") }
 func FuzzSourceMicrosoftGraph(f *testing.F)      { fuzzSource(f, "microsoft.graph") }
+func FuzzSourceOcsf(f *testing.F)                { fuzzSource(f, "ocsf") }
 func FuzzSourceOktaSystem(f *testing.F)          { fuzzSource(f, "okta.system") }
 func FuzzSourceOpaDecision(f *testing.F)         { fuzzSource(f, "opa.decision") }
 func FuzzSourceOpenaiAudit(f *testing.F)         { fuzzSource(f, "openai.audit") }

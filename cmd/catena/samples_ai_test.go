@@ -129,8 +129,8 @@ func spanValue(t *testing.T, line []byte) []byte {
 }
 
 // mcpMessages are the captured messages in the form that the source reads. The
-// capture has no times, and replies as text: what is written here is a time for
-// each and the reply as an object. A member of params can be left out.
+// capture has replies as text; here they are objects. It has no times: that of
+// the record counts. A member of params can be left out.
 func mcpMessages(t *testing.T, without string) (records []schemas.Record) {
 	t.Helper()
 	for i, line := range realSoftware(t, "mcp-2026-07-28", "jsonrpc.jsonl") {
@@ -138,7 +138,6 @@ func mcpMessages(t *testing.T, without string) (records []schemas.Record) {
 		if err := json.Unmarshal(line, &message); err != nil {
 			t.Fatal(err)
 		}
-		message["timestamp"] = time.Unix(1795452232, int64(i)*int64(time.Millisecond)).UTC().Format(time.RFC3339Nano)
 		if text, ok := message["text"].(string); ok {
 			delete(message, "text")
 			message["body"] = json.RawMessage(text)
@@ -149,7 +148,7 @@ func mcpMessages(t *testing.T, without string) (records []schemas.Record) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		records = append(records, schemas.Record{Topic: "mcp", Offset: int64(i), Value: value})
+		records = append(records, schemas.Record{Topic: "mcp", Offset: int64(i), Value: value, TimestampNanos: 1795452232*int64(time.Second) + int64(i)*int64(time.Millisecond)})
 	}
 	return records
 }
