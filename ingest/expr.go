@@ -119,7 +119,8 @@ func (e *evaluator) part(p *part) (string, bool) {
 			return "", false
 		}
 	}
-	return s, true
+	// What is cut out of a value may tell nothing where the whole told something: the zeros of a traceparent.
+	return s, len(p.transforms) == 0 || !notTold(s)
 }
 
 // filledOne reports whether there is a value for one of some slots.
