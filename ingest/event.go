@@ -241,7 +241,7 @@ func (d *Decoder) key(x *keyExpr) schemas.Key {
 		return schemas.Key{}
 	}
 	if !d.isClean(k.Value) {
-		k.Value = d.eval.keep(d.redactor.hash(k.Value))
+		k.Value = d.eval.hmac(k.Value)
 		d.out.SecretKeys++
 	}
 	return k

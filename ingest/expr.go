@@ -65,6 +65,13 @@ func (e *evaluator) keep(s string) string {
 	return e.arena.since(start)
 }
 
+// hmac is the keyed hash of a secret.
+func (e *evaluator) hmac(secret string) string {
+	start := len(e.arena.buf)
+	e.arena.buf = e.secrets.appendHash(e.arena.buf, secret)
+	return e.arena.since(start)
+}
+
 // text evaluates a template; false if it gives nothing.
 func (e *evaluator) text(x *expr) (string, bool) {
 	if x.slot >= 0 {

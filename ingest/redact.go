@@ -33,7 +33,7 @@ type Redactor struct{ macs sync.Pool }
 // NewRedactor makes a redactor with the key of its HMAC.
 func NewRedactor(key []byte) *Redactor {
 	key = bytes.Clone(key)
-	return &Redactor{sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
+	return &Redactor{sync.Pool{New: func() any { return &keyedHash{Hash: hmac.New(sha256.New, key)} }}}
 }
 
 const (
@@ -81,7 +81,8 @@ func (r *Redactor) append(dst []byte, s string, a, b int) []byte {
 	for a >= 0 {
 		dst = append(dst, s[from:a]...)
 		dst = append(dst, markStart...)
-		dst = append(dst, r.hash(s[a:b])[:8]...)
+		dst = r.appendHash(dst, s[a:b])
+		dst = dst[:len(dst)-2*sha256.Size+8]
 		dst = append(dst, ']')
 		from = b
 		a, b = findSecret(s, from)
@@ -89,13 +90,26 @@ func (r *Redactor) append(dst []byte, s string, a, b int) []byte {
 	return append(dst, s[from:]...)
 }
 
+// keyedHash is an HMAC with its memory, to be used again.
+type keyedHash struct {
+	hash.Hash
+	secret, sum []byte
+}
+
 // hash is the keyed HMAC-SHA-256 of a secret in lower-case hex.
-func (r *Redactor) hash(secret string) string {
-	mac := r.macs.Get().(hash.Hash)
-	defer r.macs.Put(mac)
-	mac.Reset()
-	mac.Write([]byte(secret))
-	return hex.EncodeToString(mac.Sum(nil))
+func (r *Redactor) hash(secret string) string { return string(r.appendHash(nil, secret)) }
+
+// appendHash appends it.
+func (r *Redactor) appendHash(dst []byte, secret string) []byte {
+	h := r.macs.Get().(*keyedHash)
+	h.Reset()
+	h.secret = append(h.secret[:0], secret...)
+	h.Write(h.secret)
+	h.sum = h.Sum(h.sum[:0])
+	clear(h.secret)
+	dst = hex.AppendEncode(dst, h.sum)
+	r.macs.Put(h)
+	return dst
 }
 
 // cleanTexts remembers the texts without secrets that it saw last, of which

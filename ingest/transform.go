@@ -57,7 +57,7 @@ func compileTransform(t sources.Transform) (transformFunc, error) {
 	case "hex":
 		return base64ToHex, nil
 	case "hmac":
-		return func(e *evaluator, s string) string { return e.secrets.hash(s) }, nil
+		return func(e *evaluator, s string) string { return e.hmac(s) }, nil
 	case "sha256":
 		return sha256Base64, nil
 	case "map":
