@@ -290,7 +290,7 @@ func (c *cursor) nested(p int) int {
 			if p >= len(s) || s[p] != b+2 { // ] and } stand two behind their opening brackets
 				continue
 			}
-			p, c.depth, name = p+1, c.depth-1, false
+			p, c.depth = p+1, c.depth-1
 		default:
 			if p = c.scalar(p); p < 0 {
 				return -1
