@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 	"unsafe"
 
+	"catena/ingest/registry"
 	"catena/schemas"
 	"catena/schemas/sources"
 )
@@ -35,6 +36,8 @@ type DecoderOptions struct {
 	MaxItems       int    // of one record, default 100,000; also elements behind [*] of one item
 	MaxDeadBytes   int    // that a dead letter keeps of its record, default 64 KiB
 	HMACKey        []byte // keys the HMAC that replaces secrets
+	// Registry decodes what is in the wire format of a schema registry; nil for none.
+	Registry *registry.Registry
 	// Reference is about the time of records that were not stamped by Kafka, such
 	// as those of files: where a time tells no year, it lies before.
 	Reference time.Time
@@ -181,7 +184,9 @@ func (d *Decoder) decode(out *Decoded, rec *schemas.Record, sum [sha256.Size]byt
 	if len(rec.Headers) > 0 {
 		d.learnHeaders(rec.Headers)
 	}
-	d.content(s, 0)
+	if !d.framed(rec) {
+		d.content(s, 0)
+	}
 }
 
 // begin starts a record.

@@ -28,6 +28,10 @@ type Decoded struct {
 	// SecretKeys counts the values of keys that were secrets, and were replaced
 	// by their keyed HMAC.
 	SecretKeys int
+	// Err is set when a record could not be decoded now, because the schema
+	// registry is away. What is here is incomplete then, and of no use: the
+	// records have to be decoded again.
+	Err error
 
 	keys       []schemas.Key
 	makes      []schemas.Binding
@@ -42,7 +46,7 @@ func (o *Decoded) Reset() {
 	clear(o.Dead)
 	o.Events, o.Dead, o.Skips, o.Unclassified = o.Events[:0], o.Dead[:0], o.Skips[:0], o.Unclassified[:0]
 	o.keys, o.makes, o.ends, o.attributes = o.keys[:0], o.makes[:0], o.ends[:0], o.attributes[:0]
-	o.SecretKeys = 0
+	o.SecretKeys, o.Err = 0, nil
 	o.arena.reset()
 }
 

@@ -50,7 +50,7 @@ func (d *Decoder) protobuf(s string, always bool) bool {
 	case d.state.otlp:
 		d.dead(schemas.DeadMalformed, s, "the topic is read as OTLP protobuf, and this is no OTLP%s: fix the topic's format, or what writes to it", d.item())
 	default:
-		d.dead(schemas.DeadUnknownFormat, s, "the record begins with neither { nor [, and is no OTLP protobuf%s: fix the topic's format, or what writes to it", d.item())
+		d.dead(schemas.DeadUnknownFormat, s, "the record begins with neither { nor [, and is no OTLP protobuf%s%s: fix the topic's format, or what writes to it", d.item(), d.schemaHint(s))
 	}
 	return true
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"reflect"
 	"strconv"
@@ -14,6 +16,7 @@ import (
 
 	"catena/correlate"
 	"catena/ingest"
+	"catena/ingest/registry"
 	"catena/schemas/sources"
 )
 
@@ -32,6 +35,10 @@ type config struct {
 
 	TopicFormats map[string]string `envconfig:"TOPIC_FORMATS" desc:"fix the format of topics instead of recognising it: topic:source, topic:otlp_proto, or topic:logs for logs of all kinds, of which what no source knows is left out; comma separated"`
 	TopicScopes  map[string]string `envconfig:"TOPIC_SCOPES" desc:"what $envelope.scope is for the records of a topic, topic:scope, comma separated: two topics of one Vault audit device have one scope; the topic's name by default"`
+
+	SchemaRegistry         []string `envconfig:"SCHEMA_REGISTRY" desc:"schema registry (Confluent, Redpanda, Karapace, Apicurio) for topics in Avro or Protobuf: http://host:8081, several comma separated"`
+	SchemaRegistryUser     string   `envconfig:"SCHEMA_REGISTRY_USER" desc:"its user"`
+	SchemaRegistryPassword string   `envconfig:"SCHEMA_REGISTRY_PASSWORD" secret:"true" desc:"its password"`
 
 	SourcesDir string `envconfig:"SOURCES_DIR" desc:"folder with log formats of one's own: *.yaml files, or folders with a source.yaml; they join the built-in ones (docs/sources.md)"`
 
@@ -219,6 +226,19 @@ func (c *config) decoder() ingest.DecoderOptions {
 		topics[topic] = f
 	}
 	return ingest.DecoderOptions{Topics: topics, MaxRecordBytes: int(c.MaxRecord), HMACKey: []byte(c.HMACKey), Reference: time.Now()}
+}
+
+// openRegistry returns the schema registry; nil if there is none. The context is
+// that of the process: whoever waits for the registry waits that long.
+func (c *config) openRegistry(ctx context.Context, log *slog.Logger) (*registry.Registry, error) {
+	if len(c.SchemaRegistry) == 0 {
+		return nil, nil
+	}
+	r, err := registry.New(ctx, registry.Options{URLs: c.SchemaRegistry, User: c.SchemaRegistryUser, Password: c.SchemaRegistryPassword, Log: log})
+	if err != nil {
+		return nil, usagef("CATENA_SCHEMA_REGISTRY: %w", err)
+	}
+	return r, nil
 }
 
 // bytesize is a number of bytes, written 512MiB, 2GiB or plainly.

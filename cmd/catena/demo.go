@@ -92,6 +92,7 @@ func runDemo(ctx context.Context, env *environment, c *command, args []string) e
 	// The demo is its own world, whatever the environment says of others.
 	cfg.ClickHouseDatabase, cfg.ClickHouseUser, cfg.ClickHousePassword = "catena", "default", ""
 	cfg.KafkaTLS, cfg.KafkaSASLMechanism, cfg.KafkaTopicsRegex, cfg.KafkaGroup, cfg.TopicFormats = false, "", false, "catena", nil
+	cfg.TopicScopes, cfg.SchemaRegistry = nil, nil
 	d := &demo{env: env, cfg: cfg}
 	if err := d.start(ctx, *listen); err != nil {
 		return errors.Join(err, d.stop())

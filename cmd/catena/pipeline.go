@@ -11,6 +11,7 @@ import (
 
 	"catena/correlate"
 	"catena/ingest"
+	"catena/ingest/registry"
 	"catena/schemas"
 	"catena/sinks"
 	"catena/sinks/clickhouse"
@@ -40,8 +41,11 @@ type pipeline struct {
 // newPipeline connects everything. Nothing is consumed before [pipeline.run].
 func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline, error) {
 	p := &pipeline{cfg: cfg, log: log, heard: map[ingest.Partition]time.Time{}}
-	var err error
-	if p.stitcher, err = newStitcher(cfg); err != nil {
+	reg, err := cfg.openRegistry(ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	if p.stitcher, err = newStitcher(cfg, reg); err != nil {
 		return nil, err
 	}
 	if p.store, err = openStore(ctx, cfg); err != nil {
@@ -67,7 +71,9 @@ func (p *pipeline) run(ctx context.Context) error {
 			break
 		}
 		batch = sinks.Batch{}
-		p.stitch(records, &batch)
+		if err = p.stitch(records, &batch); err != nil {
+			break // nothing of them is kept: read again next time
+		}
 		p.account(records, &batch)
 		if err = p.append(ctx, &batch); err != nil {
 			break
@@ -246,12 +252,15 @@ type stitcher struct {
 	unclassified map[string]int64
 }
 
-func newStitcher(cfg *config) (stitcher, error) {
+// newStitcher makes the path; the registry may be nil.
+func newStitcher(cfg *config, reg *registry.Registry) (stitcher, error) {
 	set, err := loadSources(cfg.SourcesDir)
 	if err != nil {
 		return stitcher{}, usageError{err}
 	}
-	first, err := ingest.NewDecoder(set, cfg.decoder())
+	opts := cfg.decoder()
+	opts.Registry = reg
+	first, err := ingest.NewDecoder(set, opts)
 	if err != nil {
 		return stitcher{}, usagef("CATENA_SOURCES_DIR, CATENA_TOPIC_FORMATS or CATENA_MAX_RECORD: %w", err)
 	}
@@ -269,7 +278,8 @@ func newStitcher(cfg *config) (stitcher, error) {
 
 // stitch decodes records side by side, correlates their events in order, and
 // appends the rows to batch. The rows share nothing with the records' memory.
-func (s *stitcher) stitch(records []schemas.Record, batch *sinks.Batch) {
+// With an error nothing was correlated: the records can be stitched again.
+func (s *stitcher) stitch(records []schemas.Record, batch *sinks.Batch) error {
 	share := (len(records) + len(s.decoders) - 1) / len(s.decoders)
 	var wg sync.WaitGroup
 	for i := range s.decoders {
@@ -285,6 +295,11 @@ func (s *stitcher) stitch(records []schemas.Record, batch *sinks.Batch) {
 		})
 	}
 	wg.Wait()
+	for i := range s.decoded {
+		if err := s.decoded[i].Err; err != nil {
+			return err
+		}
+	}
 	s.out.Reset()
 	for i := range s.decoded {
 		s.engine.Process(&s.out, s.decoded[i].Events)
@@ -298,4 +313,5 @@ func (s *stitcher) stitch(records []schemas.Record, batch *sinks.Batch) {
 	}
 	batch.Actions = append(batch.Actions, s.out.Actions...)
 	batch.Bindings = append(batch.Bindings, s.out.Bindings...)
+	return nil
 }

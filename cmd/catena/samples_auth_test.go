@@ -310,7 +310,7 @@ func TestRealSPIRE(t *testing.T) {
 // decodeAll are the events of records, also those that are no rows.
 func decodeAll(t *testing.T, records []schemas.Record) []schemas.Event {
 	t.Helper()
-	st, err := newStitcher(testConfig())
+	st, err := newStitcher(testConfig(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ CATENA_SOURCES_DIR adds the sources of a folder, here and in every other command
 	run: runSources,
 }
 
-func runSources(_ context.Context, env *environment, c *command, args []string) error {
+func runSources(ctx context.Context, env *environment, c *command, args []string) error {
 	var fs flag.FlagSet
 	format := fs.String("format", "table", "with list and test: table or json")
 	asYAML := fs.Bool("yaml", false, "with show: the source as it is written")
@@ -58,7 +58,7 @@ func runSources(_ context.Context, env *environment, c *command, args []string) 
 	case verb == "lint" && len(rest) > 0:
 		return lintSources(env, rest)
 	case verb == "test" && len(rest) > 0:
-		return tryFiles(env, rest, *format == "json", *events)
+		return tryFiles(ctx, env, rest, *format == "json", *events)
 	}
 	set, err := loadSources(env.getenv("CATENA_SOURCES_DIR"))
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -15,7 +16,7 @@ import (
 )
 
 // tryFiles decodes files and says what became of their records.
-func tryFiles(env *environment, files []string, asJSON, events bool) error {
+func tryFiles(ctx context.Context, env *environment, files []string, asJSON, events bool) error {
 	if asJSON && events {
 		return usagef("--events and --format json exclude each other")
 	}
@@ -25,7 +26,11 @@ func tryFiles(env *environment, files []string, asJSON, events bool) error {
 	}
 	cfg.HMACKey = cmp.Or(cfg.HMACKey, stitchHMACKey)
 	cfg.Decoders = 1
-	st, err := newStitcher(cfg)
+	reg, err := cfg.openRegistry(ctx, newLog(env.stderr))
+	if err != nil {
+		return err
+	}
+	st, err := newStitcher(cfg, reg)
 	if err != nil {
 		return err
 	}
@@ -136,6 +141,9 @@ func (r *fileReport) read(dec *ingest.Decoder) error {
 	return ingest.SplitFile(f, func(value []byte) error {
 		out.Reset()
 		dec.Decode(&out, &schemas.Record{Topic: r.File, Offset: r.Records, Value: value})
+		if out.Err != nil {
+			return out.Err
+		}
 		r.add(&out, dec.Recognise(value))
 		r.Records++
 		return nil

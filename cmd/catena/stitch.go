@@ -59,7 +59,11 @@ func runStitch(ctx context.Context, env *environment, c *command, args []string)
 	if len(files) == 0 {
 		files = []string{"-"}
 	}
-	st, err := newStitcher(cfg)
+	reg, err := cfg.openRegistry(ctx, newLog(env.stderr))
+	if err != nil {
+		return err
+	}
+	st, err := newStitcher(cfg, reg)
 	if err != nil {
 		return err
 	}
@@ -118,7 +122,9 @@ func (s *stitching) file(ctx context.Context, name string) error {
 
 func (s *stitching) records(ctx context.Context, records []schemas.Record) error {
 	var batch sinks.Batch
-	s.stitch(records, &batch)
+	if err := s.stitch(records, &batch); err != nil {
+		return err
+	}
 	for _, d := range batch.DeadLetters {
 		if s.dead++; s.dead <= 20 {
 			fmt.Fprintf(s.env.stderr, "%s record %d: %s: %s\n", d.Evidence.Topic, d.Evidence.Offset, d.Reason, d.Error)

@@ -95,7 +95,7 @@ func testConfig() *config {
 
 // compiled is the one stitcher whose decoder all tests clone: compiling the
 // sources is dear.
-var compiled = sync.OnceValues(func() (stitcher, error) { return newStitcher(testConfig()) })
+var compiled = sync.OnceValues(func() (stitcher, error) { return newStitcher(testConfig(), nil) })
 
 // testStitcher is a new one that has seen nothing.
 func testStitcher(t *testing.T, decoders int) *stitcher {
@@ -119,7 +119,9 @@ func stitchAll(t *testing.T, records []schemas.Record, size int) (map[schemas.ID
 	final := map[schemas.ID]*schemas.Action{}
 	for part := range slices.Chunk(records, size) {
 		var batch sinks.Batch
-		st.stitch(part, &batch)
+		if err := st.stitch(part, &batch); err != nil {
+			t.Fatal(err)
+		}
 		for _, d := range batch.DeadLetters {
 			t.Errorf("%s@%d: %s: %s", d.Evidence.Topic, d.Evidence.Offset, d.Reason, d.Error)
 		}
