@@ -111,7 +111,7 @@ func (e *Engine) keepNoMore(id schemas.ID, i rowID) {
 
 // flagsOfRecord are the flags that come from the record and its arrival; all
 // others are worked out anew each time.
-const flagsOfRecord = schemas.FlagFutureTime | schemas.FlagLate | schemas.FlagImpersonated | schemas.FlagSpoofableSourceIP
+const flagsOfRecord = schemas.FlagFutureTime | schemas.FlagLate | schemas.FlagImpersonated | schemas.FlagSpoofableSourceIP | schemas.FlagRelayed
 
 // climbAll climbs from every key of an event, in order of precedence, and from
 // the actor when there is no key.
@@ -120,7 +120,7 @@ func (e *Engine) climbAll(i rowID, r *row, ev *schemas.Event) []path {
 	w.own = r.own
 	for _, n := range r.own {
 		p := e.climb(i, r, n, ev.TimeNanos)
-		if ev.SelfReported && p.rooted && e.state.at(n).kind == schemas.KindWorkload {
+		if p.rooted && (ev.Flags&schemas.FlagRelayed != 0 || ev.SelfReported && e.state.at(n).kind == schemas.KindWorkload) {
 			p.strength = min(p.strength, schemas.StrengthStated)
 			if p.reason == schemas.ReasonComplete {
 				p.reason = schemas.ReasonSelfReported

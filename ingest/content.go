@@ -62,7 +62,12 @@ func (d *Decoder) quoted(p, level int) bool {
 		if w.escaped {
 			s = d.eval.arena.unescaped(s)
 		}
+		outer := d.hint
+		general := outer.general
+		d.relay()
+		d.hint.general = general // a topic of such texts may hold one kind
 		d.inner(s, -1, level+1)
+		d.hint = outer
 	}
 	return true
 }

@@ -23,7 +23,7 @@ import (
 // from the content of each record.
 type TopicFormat struct {
 	Source   string // name of a source, whose match is then not asked
-	Envelope string // otlp_proto, otlp_json or logs
+	Envelope string // otlp_proto, otlp_json, logs or audit
 	Scope    string // within which ids that are no more than locally unique are compared; the topic's name if empty
 }
 
@@ -102,6 +102,7 @@ type topicState struct {
 	fixed   *program // nil: by content
 	known   known    // of every record
 	general bool     // logs of all kinds
+	vouched bool     // what stands in messages is what it seems to be, see relay
 	otlp    bool     // protobuf is OTLP and needs no second look
 	unclear signal   // what OTLP is whose records do not tell
 	guess   *program // what the record before was, which is tried first
@@ -141,8 +142,8 @@ func (o *DecoderOptions) check(set *sources.Set) (faults []error) {
 		if _, ok := set.Get(f.Source); f.Source != "" && !ok {
 			faults = append(faults, fmt.Errorf("decoder: topic %s: there is no source %q", topic, f.Source))
 		}
-		if f.Envelope != "" && f.Envelope != envelopeOTLPProto && f.Envelope != envelopeOTLPJSON && f.Envelope != envelopeLogs {
-			faults = append(faults, fmt.Errorf("decoder: topic %s: envelope %q is neither %s nor %s nor %s", topic, f.Envelope, envelopeOTLPProto, envelopeOTLPJSON, envelopeLogs))
+		if names := []string{"", envelopeOTLPProto, envelopeOTLPJSON, envelopeLogs, envelopeAudit}; !slices.Contains(names, f.Envelope) {
+			faults = append(faults, fmt.Errorf("decoder: topic %s: envelope %q is none of %s", topic, f.Envelope, strings.Join(names[1:], ", ")))
 		}
 	}
 	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
@@ -206,7 +207,7 @@ func (d *Decoder) begin(out *Decoded, topic string) {
 
 func (d *Decoder) newTopic(topic string) *topicState {
 	f := d.opts.Topics[topic]
-	st := &topicState{guess: d.recognise, general: f.Envelope == envelopeLogs}
+	st := &topicState{guess: d.recognise, general: f.Envelope == envelopeLogs, vouched: f.Source != "" || f.Envelope == envelopeAudit}
 	st.known.set("topic", topic)
 	st.known.set("scope", cmp.Or(f.Scope, topic))
 	byName := f.Source == "" && f.Envelope == ""

@@ -533,7 +533,7 @@ func TestDecoderOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = NewDecoder(set, DecoderOptions{MaxDepth: 10_000, MaxItems: -1, Topics: map[string]TopicFormat{"a": {Source: "nobody"}, "b": {Envelope: "tar"}}})
-	for _, want := range []string{"HMACKey is empty", "MaxDepth 10000 is not within 1 to 512", "a limit is negative", `topic a: there is no source "nobody"`, `topic b: envelope "tar" is neither otlp_proto nor otlp_json`} {
+	for _, want := range []string{"HMACKey is empty", "MaxDepth 10000 is not within 1 to 512", "a limit is negative", `topic a: there is no source "nobody"`, `topic b: envelope "tar" is none of otlp_proto, otlp_json, logs, audit`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}

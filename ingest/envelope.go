@@ -18,7 +18,8 @@ const maxLevels = 8
 const (
 	envelopeOTLPProto = "otlp_proto"
 	envelopeOTLPJSON  = "otlp_json"
-	envelopeLogs      = "logs" // logs of all kinds: what no source knows is left out
+	envelopeLogs      = "logs"  // logs of all kinds: what no source knows is left out
+	envelopeAudit     = "audit" // what stands in messages was written by the systems themselves
 )
 
 // Names of skips.
@@ -61,6 +62,7 @@ type opening struct {
 type handed struct {
 	kind, apiVersion string
 	general          bool // it carries logs of all kinds: what no source knows is left out
+	relayed          bool // any program can have written it: it is stated at best
 }
 
 // handDown is where a program reads a member that lists hand down.

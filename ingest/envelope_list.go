@@ -72,7 +72,10 @@ func awsEnvelopes() []*envelope {
 		{name: "cloudwatch_logs", when: when(is("messageType", "DATA_MESSAGE")), content: "logEvents", kind: kindArray, batch: true, open: general((*Decoder).openArray),
 			knows: newReader([]naming{{"log_group", "logGroup"}, {"log_stream", "logStream"}, {"account", "owner"}})},
 		{name: "cloudwatch_logs", when: when(is("messageType", "CONTROL_MESSAGE")), content: "logEvents", kind: kindArray, open: skipAs(skipControl)},
-		{name: "cloudwatch_event", when: when(has("$envelope.log_group"), has("id"), has("timestamp")), content: "message", kind: kindString, open: (*Decoder).openText},
+		// Groups that AWS itself writes; what the output of programs goes to has other names.
+		{name: "cloudwatch_event", when: when(oneOf(begins("$envelope.log_group", "/aws/eks/"), begins("$envelope.log_group", "aws-cloudtrail-logs-")), has("id"), has("timestamp")),
+			content: "message", kind: kindString, open: (*Decoder).openText},
+		{name: "cloudwatch_event", when: when(has("$envelope.log_group"), has("id"), has("timestamp")), content: "message", kind: kindString, open: (*Decoder).openLine},
 	}
 }
 
@@ -120,8 +123,8 @@ func syslogEnvelopes() []*envelope {
 	knows := newReader([]naming{{"host", "_HOSTNAME"}, {"host", "host"}})
 	return []*envelope{
 		{name: "journald", when: when(message), content: "MESSAGE", kind: kindArray, open: (*Decoder).openJournalBytes},
-		{name: "syslog_json", when: when(message, begins("MESSAGE", `{"`)), content: "MESSAGE", kind: kindString, knows: knows, open: (*Decoder).openMessage},
-		{name: "syslog_json", when: when(message, begins("MESSAGE", "@cee:")), content: "MESSAGE", kind: kindString, knows: knows, open: (*Decoder).openMessage},
+		{name: "syslog_json", when: when(message, begins("MESSAGE", `{"`)), content: "MESSAGE", kind: kindString, knows: knows, open: (*Decoder).openVouched},
+		{name: "syslog_json", when: when(message, begins("MESSAGE", "@cee:")), content: "MESSAGE", kind: kindString, knows: knows, open: (*Decoder).openVouched},
 		{name: "journald", when: when(has("journald")), content: "message", kind: kindString, open: (*Decoder).openBeatsJournal},
 		{name: "journald", when: when(is("source_type", "journald")), content: "message", kind: kindString, open: (*Decoder).openVectorJournal},
 		{name: "rsyslog", when: when(syslogTag()), content: "msg", kind: kindString, open: (*Decoder).openSyslog},

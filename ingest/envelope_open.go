@@ -24,7 +24,7 @@ func (d *Decoder) openArray(c content) { d.items(offsetIn(d.eval.s, c.text), c.l
 
 func (d *Decoder) openEventList(c content) {
 	outer := d.hint
-	d.hint = handed{kind: "Event", general: outer.general}
+	d.hint = handed{kind: "Event", general: outer.general, relayed: outer.relayed}
 	for _, h := range d.facts.program.inherits[1:] { // apiVersion is that of the list
 		if api := d.eval.get(h.slot); api != nil && api.kind == kindString && !api.escaped {
 			d.hint.apiVersion = api.text
@@ -72,19 +72,48 @@ func (d *Decoder) openBase64(c content) {
 	d.inner(plain, -1, c.level)
 }
 
+// openLine opens a log message of any kind that stands in nothing else.
+func (d *Decoder) openLine(c content) {
+	outer := d.hint
+	d.relay()
+	d.openText(c)
+	d.hint = outer
+}
+
+// relay says of what follows that it stands in a log message. Any program can
+// print a line that looks like an audit record of another system, and whoever
+// collects its output carries it here. So such a record proves nothing and ends
+// nothing, unless the topic's format vouches for what is in its messages.
+func (d *Decoder) relay() {
+	d.hint.general, d.hint.relayed = true, d.hint.relayed || !d.state.vouched
+}
+
 // openMessage opens a log message of any kind. If no source knows what it
 // holds, one may know the whole.
 func (d *Decoder) openMessage(c content) { d.eitherOr(c, (*Decoder).openText) }
+
+// openVouched opens a message where the topic's format vouches for what stands
+// in messages, and leaves it closed elsewhere.
+func (d *Decoder) openVouched(c content) {
+	if d.state.vouched {
+		d.openMessage(c)
+		return
+	}
+	hint := d.hint
+	d.hint.general = true
+	d.unopened(c)
+	d.hint = hint
+}
 
 // openStructured is openMessage where the shipper has parsed the message.
 func (d *Decoder) openStructured(c content) { d.eitherOr(c, (*Decoder).openObject) }
 
 func (d *Decoder) eitherOr(c content, open func(*Decoder, content)) {
 	hint, cursor, m := d.hint, d.eval.cursor, d.mark()
-	d.hint.general = true
+	d.relay()
 	open(d, c)
-	if d.undo(m) {
-		d.eval.cursor = cursor
+	if d.hint = hint; d.undo(m) {
+		d.hint.general, d.eval.cursor = true, cursor
 		d.unopened(c)
 	}
 	d.hint = hint

@@ -33,10 +33,17 @@ func quote(s string) string {
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
-// TestEnvelopeShapes opens each shape around one or two records, and looks at
-// what it knows of them.
-func TestEnvelopeShapes(t *testing.T) {
-	d := testDecoder(t, DecoderOptions{}, knownYAML())
+// envelopeShape is a record in an envelope, and what comes of it.
+type envelopeShape struct {
+	name, value string
+	events      int
+	envelopes   string
+	knows       string // by each event
+	skip        string
+}
+
+// envelopeShapes has each shape around one or two records.
+func envelopeShapes() []envelopeShape {
 	const one, two = `{"match":1,"id":"1"}`, `{"match":1,"id":"2"}`
 	bridge := `{"version":"0","id":"e-fixture","detail-type":"AWS API Call via CloudTrail","source":"aws.s3","account":"000011112222","time":"2026-11-23T16:00:00Z","region":"eu-central-1","resources":[],"detail":` + one + `}`
 	const bridgeKnows = "account=000011112222 region=eu-central-1 source=aws.s3 type=AWS API Call via CloudTrail id=e-fixture time=2026-11-23T16:00:00Z"
@@ -47,13 +54,7 @@ func TestEnvelopeShapes(t *testing.T) {
 		return `{"specversion":"1.0","id":"ce-fixture","source":"//acme/audit","type":"com.acme.audit","subject":"door","time":"2026-11-23T16:00:00Z",` + data + `}`
 	}
 	const eventKnows = "source=//acme/audit type=com.acme.audit id=ce-fixture time=2026-11-23T16:00:00Z resource=door"
-	for _, c := range []struct {
-		name, value string
-		events      int
-		envelopes   string
-		knows       string // by each event
-		skip        string
-	}{
+	return []envelopeShape{
 		{"eventbridge", bridge, 1, "eventbridge", bridgeKnows, ""},
 		{"sns in lambda", `{"Records":[{"EventSource":"aws:sns","Sns":{"Type":"Notification","Message":` + quote(one) + `}}]}`, 1, "records sns_lambda", "", ""},
 		{"sqs of sns of eventbridge", `{"Records":[{"eventSource":"aws:sqs","body":` + quote(`{"Type":"Notification","TopicArn":"arn:aws:sns:eu-central-1:000011112222:acme","Message":`+quote(bridge)+`}`) + `}]}`, 1, "records sqs sns eventbridge", bridgeKnows, ""},
@@ -97,7 +98,14 @@ func TestEnvelopeShapes(t *testing.T) {
 		{"gzip in gzip", zip(zip(one)), 1, "", "", ""},
 		{"body of an OTLP log", `{"resourceLogs":[{"resource":{"attributes":[{"key":"k8s.pod.uid","value":{"stringValue":"u"}},{"key":"host.name","value":{"stringValue":"web-1"}}]},"scopeLogs":[{"logRecords":[{"timeUnixNano":"1","body":{"stringValue":` + quote(one) + `}},{"timeUnixNano":"2","body":{"kvlistValue":{"values":[{"key":"match","value":{"intValue":1}},{"key":"id","value":{"stringValue":"2"}}]}}}]}]}]}`, 2, "otlp_logs", "host=web-1 pod_uid=u", ""},
 		{"plain bodies of OTLP logs", `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1","body":{"stringValue":"{\"unknown\":1}"}},{"timeUnixNano":"2","body":{"stringValue":"[x] y"}},{"timeUnixNano":"3"},{"body":{"intValue":"7"}}]}]}]}`, 0, "", "", "plain_log"},
-	} {
+	}
+}
+
+// TestEnvelopeShapes opens each shape, and looks at what it knows of the records
+// inside.
+func TestEnvelopeShapes(t *testing.T) {
+	d := testDecoder(t, DecoderOptions{}, knownYAML())
+	for _, c := range envelopeShapes() {
 		out := decode(d, c.value)
 		if len(out.Events) != c.events || len(out.Dead) != 0 {
 			t.Errorf("%s: want %d events:\n%s", c.name, c.events, textOfDecoded(out))
@@ -157,6 +165,59 @@ func TestEnvelopeIsNotForged(t *testing.T) {
 	}
 	if _, err := sources.ParsePath("$envelope.colour"); err == nil || !strings.Contains(err.Error(), "$envelope.scope") {
 		t.Errorf("a member that there is not: %v", err)
+	}
+}
+
+// TestRelayed: any program can print what looks like a record of another system.
+// What is told that way proves nothing, unless the topic's format vouches for it.
+func TestRelayed(t *testing.T) {
+	const yaml = `name: test
+match: {match: present}
+id: ["{id ?? 'id'}"]
+time: "{time ?? '2026-11-23T16:00:00Z'}"
+keys: ["token:x:{k}"]
+makes: [{child: "token:x:{k}", parent: "human:email:{who}", relation: issued, strength: exact}]
+ends: [{key: "token:x:{k}"}]
+`
+	d := testDecoder(t, DecoderOptions{Topics: map[string]TopicFormat{"audit": {Envelope: "audit"}, "fixed": {Source: "test"}}}, yaml)
+	const record = `{"match":1,"k":"K","who":"alice@example.com"}`
+	journal := `{"__REALTIME_TIMESTAMP":"1","__CURSOR":"c","_UID":"1001","SYSLOG_IDENTIFIER":"logger","MESSAGE":` + quote(record) + `}`
+	direct := oneEvent(t, d, record)
+	for name, value := range map[string]string{
+		"fluent bit": `{"log":` + quote(record) + `,"stream":"stdout"}`, "fluent bit, parsed": `{"log":` + record + `,"stream":"stdout"}`, "beats": `{"@timestamp":"2026-11-23T16:00:00Z","message":` + quote(record) + `}`, "vector": `{"source_type":"file","message":` + quote(record) + `}`,
+		"containerd": "2026-11-23T16:00:00.1Z stdout F " + record, "raw": quote(record), "OTLP body": `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":` + quote(record) + `}}]}]}]}`,
+		"cloudwatch": `{"messageType":"DATA_MESSAGE","logGroup":"g","logEvents":[{"id":"1","timestamp":1,"message":` + quote(record) + `}]}`, "an envelope inside": `{"log":` + quote(`{"Records":[`+record+`]}`) + `,"stream":"stdout"}`, "journald": journal,
+	} {
+		for _, topic := range []string{"t", "audit", "fixed"} {
+			var out Decoded
+			d.Decode(&out, &schemas.Record{Topic: topic, Value: []byte(value)})
+			if name == "journald" && topic == "t" {
+				if len(out.Events)+len(out.Dead) != 0 {
+					t.Errorf("JSON in a message of journald was opened:\n%s", textOfDecoded(&out))
+				}
+				continue
+			}
+			if name == "OTLP body" && topic == "fixed" {
+				continue // the log record itself is what the source is given
+			}
+			if len(out.Events) != 1 || len(out.Events[0].Makes) != 1 {
+				t.Errorf("%s in %s:\n%s", name, topic, textOfDecoded(&out))
+				continue
+			}
+			ev := &out.Events[0]
+			relayed := ev.Flags&schemas.FlagRelayed != 0 && ev.Makes[0].Strength == schemas.StrengthStated && len(ev.Ends) == 0 && ev.ID != direct.ID
+			vouched := ev.Flags == 0 && ev.Makes[0].Strength == schemas.StrengthExact && len(ev.Ends) == 1 && ev.ID == direct.ID
+			if topic == "t" && !relayed || topic != "t" && !vouched {
+				t.Errorf("%s in %s:\n%s", name, topic, textOfDecoded(&out))
+			}
+		}
+	}
+	eks := `{"messageType":"DATA_MESSAGE","logGroup":"/aws/eks/acme/cluster","logEvents":[{"id":"1","timestamp":1,"message":` + quote(record) + `}]}`
+	if ev := oneEvent(t, d, eks); ev.Flags != 0 || ev.ID != direct.ID {
+		t.Errorf("a group that AWS writes: %+v", ev)
+	}
+	if ev := oneEvent(t, d, record); ev.Flags != 0 || ev.ID != direct.ID {
+		t.Errorf("the next record: %+v", ev)
 	}
 }
 

@@ -29,6 +29,9 @@ func (d *Decoder) event(pl *plan, doc string) {
 	d.index++
 	classified := d.fields(pl, ev)
 	d.lists(pl, ev)
+	if d.hint.relayed {
+		weaken(ev)
+	}
 	switch {
 	case ev.BindOnly != "":
 		d.out.skip(ev.BindOnly, ev.Source)
@@ -37,8 +40,20 @@ func (d *Decoder) event(pl *plan, doc string) {
 	}
 }
 
+// weaken takes from an event what a record in a log message cannot prove.
+func weaken(ev *schemas.Event) {
+	ev.Flags |= schemas.FlagRelayed
+	for i := range ev.Makes {
+		ev.Makes[i].Strength = min(ev.Makes[i].Strength, schemas.StrengthStated)
+	}
+	ev.Ends = nil
+}
+
 func (d *Decoder) makeID(pl *plan) (id schemas.ID, ok bool) {
 	d.id = append(d.id[:0], "event", pl.program.source.Name)
+	if d.hint.relayed { // never the id of a record that came directly
+		d.id = append(d.id, "relayed")
+	}
 	for i := range pl.id {
 		s, found := d.eval.text(&pl.id[i])
 		d.id = append(d.id, s)

@@ -53,7 +53,7 @@ func (d *Decoder) containerLine(s string, level int) bool {
 		return true
 	}
 	hint, known := d.hint, d.known
-	d.hint.general = true
+	d.relay()
 	if utf8.ValidString(at) {
 		d.known.set("time", at)
 	}

@@ -174,8 +174,9 @@ func protoAttribute(b []byte, num protowire.Number, key string) (found []byte) {
 // journal. Most are neither, and are counted and left out.
 func (d *Decoder) flatLog(doc string, level int) {
 	hint, cursor, m := d.hint, d.eval.cursor, d.mark()
-	d.hint = handed{general: true}
+	d.hint = handed{general: true, relayed: hint.relayed}
 	if d.flat(doc, level); d.undo(m) {
+		d.relay()
 		d.openBody(doc, level)
 	}
 	d.hint, d.eval.cursor = hint, cursor

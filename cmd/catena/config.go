@@ -33,7 +33,7 @@ type config struct {
 	KafkaUser          string   `envconfig:"KAFKA_SASL_USER" desc:"SASL user"`
 	KafkaPassword      string   `envconfig:"KAFKA_SASL_PASSWORD" secret:"true" desc:"SASL password"`
 
-	TopicFormats map[string]string `envconfig:"TOPIC_FORMATS" desc:"fix the format of topics instead of recognising it: topic:source, topic:otlp_proto, or topic:logs for logs of all kinds, of which what no source knows is left out; comma separated"`
+	TopicFormats map[string]string `envconfig:"TOPIC_FORMATS" desc:"fix the format of topics instead of recognising it: topic:source, topic:otlp_proto, or topic:logs for logs of all kinds, of which what no source knows is left out; topic:audit if what stands in log messages was written by the systems themselves and not by any program; comma separated"`
 	TopicScopes  map[string]string `envconfig:"TOPIC_SCOPES" desc:"what $envelope.scope is for the records of a topic, topic:scope, comma separated: two topics of one Vault audit device have one scope; the topic's name by default"`
 
 	SchemaRegistry         []string `envconfig:"SCHEMA_REGISTRY" desc:"schema registry (Confluent, Redpanda, Karapace, Apicurio) for topics in Avro or Protobuf: http://host:8081, several comma separated"`
@@ -214,7 +214,7 @@ func (c *config) correlator() correlate.Config {
 func (c *config) decoder() ingest.DecoderOptions {
 	topics := map[string]ingest.TopicFormat{}
 	for topic, format := range c.TopicFormats {
-		if strings.HasPrefix(format, "otlp_") || format == "logs" {
+		if strings.HasPrefix(format, "otlp_") || format == "logs" || format == "audit" {
 			topics[topic] = ingest.TopicFormat{Envelope: format}
 		} else {
 			topics[topic] = ingest.TopicFormat{Source: format}

@@ -84,7 +84,7 @@ func Full() *schemas.Action {
 			Decision: schemas.Decision{Verdict: schemas.VerdictDeny, ID: "d-1", Policy: awkward},
 			SourceIP: "2001:db8::1", UserAgent: awkward, TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", SpanID: "00f067aa0ba902b7",
 			Attributes: []schemas.Attribute{{Name: "a", Value: awkward}, {Name: "b", Value: ""}, {Name: "c d", Value: "1"}},
-			Flags:      1<<13 - 1, Redacted: true, SelfReported: true,
+			Flags:      1<<14 - 1, Redacted: true, SelfReported: true,
 			Evidence: schemas.Evidence{Topic: "t", Partition: 1<<31 - 1, Offset: 1<<63 - 1, RecordIndex: 7, RawSHA256: sha256.Sum256(nil), TimestampNanos: start / 1000 * 1000},
 		},
 		Grade: schemas.GradeAmbiguous, Reason: schemas.ReasonSeveralCandidates, ChainID: schemas.MakeID("c"),
