@@ -60,7 +60,7 @@ func TestSyslog(t *testing.T) {
 }
 
 func byteArray(s string) string {
-	return strings.ReplaceAll(fmt.Sprint([]byte(s)), " ", ",")
+	return strings.ReplaceAll(fmt.Sprintf("%d", []byte(s)), " ", ",")
 }
 
 // TestSyslogKeepsTheBlanksOfSudo: sudo pads the name of the user to eight.
