@@ -45,8 +45,8 @@ func (d *Decoder) openText(c content) {
 	s, base := c.text, -1
 	if c.escaped {
 		s = d.eval.arena.unescaped(s)
-	} else if d.base >= 0 {
-		base = d.base + offsetIn(d.eval.s, s)
+	} else if at := offsetIn(d.eval.s, s); d.base >= 0 && at >= 0 && at < len(d.eval.s) {
+		base = d.base + at // otherwise a condition has had it unescaped
 	}
 	d.inner(s, base, c.level)
 }
