@@ -8,18 +8,21 @@ import (
 
 // later gives the time that lies a duration behind another: where a system
 // mints for a time that it does not log.
-func later(duration string) (transformFunc, error) { return shift("later", duration, 1) }
+func later(duration string) (transformFunc, error) { return shift("later", duration, false) }
 
 // earlier gives the time that lies a duration before another: where something
 // surely existed before the record that is the first to tell of it, such as a
 // process before it logs its login.
-func earlier(duration string) (transformFunc, error) { return shift("earlier", duration, -1) }
+func earlier(duration string) (transformFunc, error) { return shift("earlier", duration, true) }
 
 // shift moves a time, which becomes RFC 3339.
-func shift(name, duration string, sign time.Duration) (transformFunc, error) {
+func shift(name, duration string, back bool) (transformFunc, error) {
 	d, err := time.ParseDuration(duration)
 	if err != nil || d <= 0 {
 		return nil, fmt.Errorf("%s takes a duration, as in %s('1h'), not %s('%s')", name, name, name, duration)
+	}
+	if back {
+		d = -d
 	}
 	return func(e *evaluator, s string) string {
 		nanos, ok := parseAnyTime(s)
@@ -27,7 +30,7 @@ func shift(name, duration string, sign time.Duration) (transformFunc, error) {
 			return ""
 		}
 		start := len(e.arena.buf)
-		e.arena.buf = time.Unix(0, nanos).Add(sign*d).UTC().AppendFormat(e.arena.buf, time.RFC3339Nano)
+		e.arena.buf = time.Unix(0, nanos).Add(d).UTC().AppendFormat(e.arena.buf, time.RFC3339Nano)
 		return e.arena.since(start)
 	}, nil
 }
