@@ -124,7 +124,7 @@ func (pl *player) layOut() {
 		if pl.rng.IntN(100) < pl.plan.copies {
 			c := *ev
 			c.Evidence.Offset += 10_000
-			if pl.rng.IntN(2) == 0 { // the producer sent it again, elsewhere
+			if pl.rng.IntN(2) == 0 && (pl.plan.instances == 1 || pl.plan.crashes == 0) { // the producer sent it again, elsewhere
 				c.Evidence.Partition = 1 - c.Evidence.Partition
 				pl.twice[ev.ID] = pl.plan.instances > 1
 			}
