@@ -4,7 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
-	"math/big"
+	"math/bits"
 	"net/url"
 	"strconv"
 	"strings"
@@ -60,16 +60,51 @@ const maxSerialDigits = 40
 
 // hexToDecimal writes a serial number in decimal: OpenBao's certificate
 // authorities say it in hex, with or without colons, sshd and SPIRE in decimal.
+// By hand, because math/big allocates four times.
 func hexToDecimal(e *evaluator, s string) string {
-	digits := strings.TrimPrefix(strings.ReplaceAll(s, ":", ""), "0x")
-	if len(digits) > maxSerialDigits || digits == "" || digits[0] == '-' || digits[0] == '+' {
+	var words [3]uint64 // the number, its lowest word first
+	digits := 0
+	for _, c := range []byte(strings.TrimPrefix(s, "0x")) {
+		if c == ':' {
+			continue
+		}
+		v, ok := hexDigit(c)
+		if digits++; !ok || digits > maxSerialDigits {
+			return ""
+		}
+		words[2] = words[2]<<4 | words[1]>>60
+		words[1] = words[1]<<4 | words[0]>>60
+		words[0] = words[0]<<4 | uint64(v)
+	}
+	if digits == 0 {
 		return ""
 	}
-	n, ok := new(big.Int).SetString(digits, 16)
-	if !ok {
-		return ""
+	const group, groupDigits = 1e19, 19 // the highest power of ten in a word
+	var text [3 * 20]byte
+	start, end := len(text), len(text)
+	for {
+		var rest uint64
+		for i := 2; i >= 0; i-- {
+			words[i], rest = bits.Div64(rest, words[i], group)
+		}
+		for ; rest > 0; rest /= 10 {
+			start--
+			text[start] = byte('0' + rest%10)
+		}
+		if words == [3]uint64{} {
+			break
+		}
+		for end -= groupDigits; start > end; {
+			start--
+			text[start] = '0'
+		}
 	}
-	return e.keep(n.String())
+	if start == len(text) {
+		return "0"
+	}
+	kept := len(e.arena.buf)
+	e.arena.buf = append(e.arena.buf, text[start:]...)
+	return e.arena.since(kept)
 }
 
 // entraID brings the encodings of one Entra id to that of the claim uti: 22
