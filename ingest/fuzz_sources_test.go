@@ -72,7 +72,7 @@ func TestGoldenFuzzTargets(t *testing.T) {
 		return
 	}
 	if got, err := os.ReadFile(fuzzTargets); err != nil || !bytes.Equal(got, want) {
-		t.Logf("%s is not as it should be (%v); go test ./ingest -run Golden -update writes it:\n%s", fuzzTargets, err, lineDiff(string(want), string(got)))
+		t.Errorf("%s is not as it should be (%v); go test ./ingest -run Golden -update writes it:\n%s", fuzzTargets, err, lineDiff(string(want), string(got)))
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"regexp"
@@ -279,7 +278,7 @@ func (x *shower) skips(title string, m map[string]*skipped) {
 
 // printEvent writes one event with what it was performed with and what it binds.
 func printEvent(env *environment, e *schemas.Event) {
-	w := io.Writer(env.stdout)
+	w := env.stdout
 	fmt.Fprintf(w, "%d.%d  %s  %s  %s %s  %s\n", e.Evidence.Offset, e.Evidence.RecordIndex, e.Source, e.Class, safe(e.Action), shorten(e.Resource, 60), e.Outcome)
 	for _, k := range e.Keys {
 		fmt.Fprintf(w, "      with   %s\n", safe(k.String()))

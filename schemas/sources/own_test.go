@@ -80,7 +80,7 @@ func TestOwnSources(t *testing.T) {
 // file, the line, the column and what to do.
 func TestOwnSourcesFaults(t *testing.T) {
 	dir := folder(t, map[string]string{
-		"a.yaml":             named("acme.a", "clas: login\nkeys: [\"tocken:acme:{a}\"]\n"),
+		"a.yaml":             named("acme.a", "klass: login\nkeys: [\"tocken:acme:{a}\"]\n"),
 		"b.yaml":             named("acme.b", "action: {event}\n"),
 		"c/source.yaml":      named("other", ""),
 		"d/readme.txt":       "",
@@ -95,7 +95,7 @@ func TestOwnSourcesFaults(t *testing.T) {
 		t.Fatal("nothing is wrong")
 	}
 	for _, want := range []string{
-		`/a.yaml: line 5, column 1: unknown field "clas"; did you mean class? there are name,`,
+		`/a.yaml: line 5, column 1: unknown field "klass"; did you mean class? there are name,`,
 		`/a.yaml: line 6, column 8: keys[0]: "tocken:acme:{a}" is no key: want kind:namespace:value`,
 		`/b.yaml: line 5, column 9: action: want text, not a map: a template begins with a brace, so put it in quotes`,
 		`/c/source.yaml: line 1, column 7: name: "other" is not the name of the folder, "c": make the two the same`,
