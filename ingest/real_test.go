@@ -35,6 +35,7 @@ var realRecords = []struct {
 	{"real-software/spire-1.9.6/*.jsonl", []string{"spire.server"}, []string{"spire.server/spire_log"}},
 	{"real-software/ssh/journald.jsonl", []string{"linux.sshd", "linux.sudo"}, []string{"linux.sshd/sshd_log", "linux.sudo/sudo_log", "plain_log"}},
 	{"real-software/mcp-2026-07-28/traces.otlp*.jsonl", []string{"otel.genai"}, []string{"otel.genai/plain_span"}},
+	{"real-software/mcp-2026-07-28/jsonrpc.jsonl", []string{"mcp.jsonrpc"}, []string{"dead unknown_format"}},
 	{"otlp_spans*", []string{"otel.genai"}, []string{"otel.genai/plain_span"}},
 	{"otlp_logs*", nil, []string{"plain_log"}},
 	{"raw_logs", nil, []string{"dead unknown_format"}},
