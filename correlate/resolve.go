@@ -609,11 +609,14 @@ func (e *Engine) findDecision(a *schemas.Action, i rowID, r *row, why cause) {
 
 // judge attaches a decision to the call that it is about: the tool call whose
 // span, or a span below it, asked for it. A call that was merely active at the
-// time does not count.
+// time does not count, and neither does a decision in a log message.
 func (e *Engine) judge(r *row, a *schemas.Action, why cause) {
 	s, target := e.state, why.call
 	if why.grade != schemas.CauseExact {
 		target = e.ownOf(r, schemas.KindCall)
+	}
+	if a.Flags&schemas.FlagRelayed != 0 { // anybody could print that a call was allowed
+		target = 0
 	}
 	if target == r.judged {
 		return
