@@ -131,6 +131,10 @@ func TestSourcesTest(t *testing.T) {
 	if r := reports[0]; r.Records != 6 || r.Dead != 5 || r.Sources["okta.system"].Unclassified["acme.new.kind"] != 1 || len(r.Mistakes) != 3 || r.Mistakes[0].Count != 3 {
 		t.Errorf("got %+v", r)
 	}
+	// Spans that are only links in the chain are no events of a class.
+	if _, out, _ = runCommandLine(t, "", "sources", "test", "stories/1-agent/otlp_spans.jsonl"); !strings.Contains(out, "otel.genai 16 events") || !strings.Contains(out, "plain_span, first record") {
+		t.Errorf("spans:\n%s", out)
+	}
 	if code, out, _ = runCommandLine(t, "", "sources", "test", "--events", "stories/3-jit/teleport.jsonl"); code != exitOK || !strings.Contains(out, "with   grant:teleport.request:") {
 		t.Errorf("--events: exit code %d\n%s", code, out)
 	}

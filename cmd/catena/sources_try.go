@@ -81,14 +81,14 @@ type fileReport struct {
 
 // sourceReport is what was decoded by one source.
 type sourceReport struct {
-	Events       int            `json:"events"`
+	Events       int            `json:"events"` // that become rows
 	Classes      map[string]int `json:"classes"`
 	Unclassified map[string]int `json:"unclassified"` // actions to which no rule gave a class
 	Keys         map[string]int `json:"keys"`         // by kind:namespace
 	Bindings     map[string]int `json:"bindings"`     // child ← parent, relation, strength
 	Redacted     int            `json:"redacted"`     // events with a placeholder where a key belongs
 
-	Skipped map[string]*skipped `json:"skipped"`
+	Skipped map[string]*skipped `json:"skipped"` // that only bind
 }
 
 // skipped counts what was left out on purpose under one name.
@@ -184,8 +184,10 @@ func (r *fileReport) event(e *schemas.Event) {
 		r.each(e)
 	}
 	s := r.source(e.Source)
-	s.Events++
-	s.Classes[e.Class.String()]++
+	if e.BindOnly == "" { // otherwise it is counted as what it is called
+		s.Events++
+		s.Classes[e.Class.String()]++
+	}
 	if e.Redacted {
 		s.Redacted++
 	}
@@ -234,7 +236,7 @@ func (r *fileReport) print(x *shower) {
 		x.counts("    no rule names", s.Unclassified)
 		x.counts("    keys", s.Keys)
 		x.counts("    binds", s.Bindings)
-		x.skips("    skipped", s.Skipped)
+		x.skips("    no row", s.Skipped)
 		if s.Redacted > 0 {
 			x.printf("    redacted       %d events with a placeholder where a key belongs\n", s.Redacted)
 		}

@@ -19,9 +19,9 @@ type Summary struct {
 }
 
 // Summary derives what the source mints, carries and grants. A token or session
-// counts as minted where it is bound from the time of the record on, and a
-// session also where it is bound to who authenticated; a binding that always
-// held only says whose a key is.
+// counts as minted where the record proves it from its own time on, and in a
+// source that knows of logins, a session also where it is bound to who
+// authenticated. A binding that always held only says whose a key is.
 func (s *Source) Summary() Summary {
 	var sum Summary
 	add := func(list *[]string, k KeyTemplate) {
@@ -30,6 +30,8 @@ func (s *Source) Summary() Summary {
 			*list = append(*list, name)
 		}
 	}
+	logins := false
+	s.eachFields(func(f *Fields) { logins = logins || f.Class != nil && *f.Class == schemas.ClassLogin })
 	s.eachFields(func(f *Fields) {
 		if f.Class != nil && !slices.Contains(sum.Classes, f.Class.String()) {
 			sum.Classes = append(sum.Classes, f.Class.String())
@@ -45,7 +47,7 @@ func (s *Source) Summary() Summary {
 			switch m := &f.Makes[i]; {
 			case m.Child.Kind == schemas.KindGrant:
 				add(&sum.Grants, m.Child)
-			case m.mints():
+			case m.mints(logins):
 				add(&sum.Mints, m.Child)
 			case m.Relation != schemas.RelationGranted:
 				add(&sum.Binds, m.Child)
@@ -59,14 +61,14 @@ func (s *Source) Summary() Summary {
 	return sum
 }
 
-func (m *Make) mints() bool {
+func (m *Make) mints(logins bool) bool {
 	switch {
-	case m.Strength == schemas.StrengthWeak:
+	case m.Strength != schemas.StrengthExact:
 		return false
 	case m.Child.Kind == schemas.KindToken:
 		return !m.FromAlways
 	case m.Child.Kind == schemas.KindSession:
-		return !m.FromAlways || m.Relation == schemas.RelationAuthenticated
+		return !m.FromAlways || logins && m.Relation == schemas.RelationAuthenticated
 	}
 	return false
 }
