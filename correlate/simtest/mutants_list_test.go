@@ -37,14 +37,14 @@ var mutants = []mutant{
 	{"a remembered walk outlives what it rests on", "rows.go", "!t.stale && t.slack == slack &&", "t.slack == slack &&"},
 
 	// What is held.
-	{"expired keys stay", "engine.go", "if at.seen >= old || at.watch != 0 {\n\t\t\treturn", "if true {\n\t\t\treturn"},
+	{"expired keys stay", "engine.go", "if at.seen >= old || at.watch != 0 {\n\t\t\treturn", "if at.seen >= old || at.seen < old {\n\t\t\treturn"},
 	{"rows are let go of without their watches", "engine.go", "r := e.rows.at(i)\n\te.unwatch(r)\n\tif r.judged", "r := e.rows.at(i)\n\tif r.judged"},
 	{"keys of rows that left stay", "engine.go", "for _, n := range r.own {\n\t\te.state.unref(n)\n\t}\n", ""},
 	{"rows that left stay known", "rows.go", "\tdelete(rs.byID, r.act.ID)\n", ""},
 
 	// Versions and places.
 	{"a stale writer wins", "engine.go", "schemas.MakeVersion(e.water.owner(e.state.parts.all[r.part]), r.revision)", "schemas.MakeVersion(1, r.revision)"},
-	{"a new owner does not write what it took back", "resolve.go", "case same(before, now) && (quiet || !e.outranked(before)):", "case same(before, now):"},
+	{"a new owner does not write what it took back", "resolve.go", "case same(before, now) && (quiet || !e.outranked(before)):", "case same(before, now) && (quiet || before != nil):"},
 	{"a restored revision starts again", "engine.go", "e.admit(a, uint32(a.Version&schemas.MaxRevision))", "e.admit(a, 0)"},
 	{"a copy replaces a lower place", "engine.go", "lower := evidenceOrder(&borrowed.Evidence, &r.act.Evidence) < 0", "lower := evidenceOrder(&borrowed.Evidence, &r.act.Evidence) != 0"},
 	{"a lower place does not replace", "engine.go", "lower := evidenceOrder(&borrowed.Evidence, &r.act.Evidence) < 0", "lower := false"},
