@@ -238,6 +238,9 @@ func (e *Engine) learnFrom(out *Output, ev *schemas.Event) {
 // own completes a binding with the event that proves it.
 func (e *Engine) own(ev *schemas.Event, b *schemas.Binding) {
 	b.Proof, b.ProofNanos, b.Source, b.Evidence = ev.ID, ev.TimeNanos, ev.Source, ev.Evidence
+	if ev.Class == schemas.ClassIssuance && b.Child.Kind == schemas.KindToken {
+		b.Scopes = ev.Scopes
+	}
 	b.Version = schemas.MakeVersion(e.water.owner(partition{ev.Evidence.Topic, ev.Evidence.Partition}), 1)
 }
 

@@ -77,6 +77,7 @@ type edgeExt struct {
 	until, expires int64
 	parentName     name
 	method         name
+	scopes         name
 	mfa            schemas.MFA
 }
 
@@ -526,7 +527,7 @@ func (s *state) fill(at *edge, b *schemas.Binding) {
 	old, oldName := at.ext, at.childName
 	at.childName = s.names.use(b.ChildName)
 	s.names.drop(oldName)
-	x := edgeExt{until: b.UntilNanos, expires: b.ExpiresNanos, parentName: s.names.use(b.ParentName), method: s.names.use(b.AuthMethod), mfa: b.MFA}
+	x := edgeExt{until: b.UntilNanos, expires: b.ExpiresNanos, parentName: s.names.use(b.ParentName), method: s.names.use(b.AuthMethod), scopes: s.names.use(b.Scopes), mfa: b.MFA}
 	at.ext = 0
 	if x != (edgeExt{}) {
 		i, to := s.exts.take()
@@ -542,6 +543,7 @@ func (s *state) dropExt(i uint32) {
 	x := s.exts.at(i)
 	s.names.drop(x.parentName)
 	s.names.drop(x.method)
+	s.names.drop(x.scopes)
 	s.exts.give(i)
 }
 
@@ -553,7 +555,7 @@ func (s *state) binding(child nodeID, e *edge) schemas.Binding {
 		Child: s.key(child), Parent: s.key(e.parent), Relation: e.relation, Strength: e.strength,
 		ChildName: s.names.string(e.childName), ParentName: s.names.string(x.parentName),
 		FromNanos: e.from, UntilNanos: x.until, ExpiresNanos: x.expires,
-		AuthMethod: s.names.string(x.method), MFA: x.mfa,
+		AuthMethod: s.names.string(x.method), MFA: x.mfa, Scopes: s.names.string(x.scopes),
 		Proof: e.proof, ProofNanos: e.proofNanos, Source: s.sources.all[e.source],
 		Evidence: schemas.Evidence{Topic: part.topic, Partition: part.index, Offset: e.offset, RecordIndex: e.index},
 		Version:  s.versions.all[e.version],
@@ -670,6 +672,7 @@ func merge(old, add *schemas.Binding) (schemas.Binding, bool) {
 	}
 	now.ChildName = smallest(old.ChildName, add.ChildName)
 	now.ParentName = smallest(old.ParentName, add.ParentName)
+	now.Scopes = smallest(old.Scopes, add.Scopes)
 	now.MFA = max(old.MFA, add.MFA)
 	now.AuthMethod = method(old.AuthMethod, add.AuthMethod)
 	now.Version = old.Version

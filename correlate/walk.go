@@ -3,6 +3,7 @@ package correlate
 import (
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"catena/schemas"
@@ -54,6 +55,9 @@ func (w *walker) under(p path, e *edge, child nodeID, childNanos int64) path {
 	if p.last == nil {
 		p.last = st
 	}
+	if x, up := st.ext.scopes, st.above; x != 0 && up != nil && up.ext.scopes != 0 && x != up.ext.scopes && w.widens(x, up.ext.scopes) {
+		p.flags |= schemas.FlagScopeWidened
+	}
 	p.first, p.start = st, child
 	p.depth++
 	if p.rooted && e.strength < p.strength { // the weakest step, the highest of them, gives the reason
@@ -64,6 +68,17 @@ func (w *walker) under(p path, e *edge, child nodeID, childNanos int64) path {
 		p.chainKey, p.chainNanos = child, childNanos
 	}
 	return p
+}
+
+// widens reports whether a list of scopes holds one that another has not.
+func (w *walker) widens(child, parent name) bool {
+	has := strings.Fields(w.s.names.string(parent))
+	for scope := range strings.FieldsSeq(w.s.names.string(child)) {
+		if !slices.Contains(has, scope) {
+			return true
+		}
+	}
+	return false
 }
 
 // step keeps a step for as long as the row is being resolved. Chunks never

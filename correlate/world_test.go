@@ -255,6 +255,8 @@ func setField(ev *schemas.Event, k, v string) (err error) {
 		ev.MFA, ok = schemas.ParseMFA(v)
 	case "method":
 		ev.AuthMethod = v
+	case "scopes":
+		ev.Scopes = strings.ReplaceAll(v, "_", " ")
 	case "self":
 		ev.SelfReported = true
 	case "redacted":

@@ -107,9 +107,12 @@ type Binding struct {
 	// enforce: a later use is attributed all the same, and flagged.
 	ExpiresNanos int64
 
-	// What the same record shows of the child: how it was authenticated.
+	// What the same record shows of the child: how it was authenticated, and
+	// what a token may be used for (scopes, space separated). The decoder leaves
+	// the scopes to the correlator, which copies those of an issuance.
 	AuthMethod string
 	MFA        MFA
+	Scopes     string
 
 	// Proof is the event that shows it. The decoder leaves the rest to the
 	// correlator, which copies it from the event. Of the evidence the place alone
@@ -173,7 +176,7 @@ func (e *Event) visitStrings(f func(*string)) {
 	}
 	for i := range e.Makes {
 		b := &e.Makes[i]
-		for _, s := range []*string{&b.Child.Namespace, &b.Child.Value, &b.Parent.Namespace, &b.Parent.Value, &b.ChildName, &b.ParentName, &b.AuthMethod} {
+		for _, s := range []*string{&b.Child.Namespace, &b.Child.Value, &b.Parent.Namespace, &b.Parent.Value, &b.ChildName, &b.ParentName, &b.AuthMethod, &b.Scopes} {
 			f(s)
 		}
 	}

@@ -221,7 +221,7 @@ func TestFlags(t *testing.T) {
 		}
 		all |= f
 	}
-	if FlagRelayed != 1<<(len(flagNames)-1) {
+	if FlagScopeWidened != 1<<(len(flagNames)-1) {
 		t.Error("a flag has no name, or a name no flag")
 	}
 	if !slices.Equal(all.Words(), flagNames) || Flags(0).String() != "" {

@@ -259,11 +259,12 @@ const (
 	FlagLate                                // it arrived after the watermark and the allowed lateness
 	FlagSpoofableSourceIP                   // the address came through a header that a client can set
 	FlagRelayed                             // the record stood in a log message, where any program can write one: stated at best
+	FlagScopeWidened                        // a token on the path was given a scope that the token it came from did not have
 )
 
 var flagNames = []string{
 	"divergent", "new_source_ip", "outside_grant", "denied_but_done", "used_after_expiry", "used_after_end", "used_after_revoke",
-	"impersonated", "cycle", "depth_limit", "future_time", "late", "spoofable_source_ip", "relayed",
+	"impersonated", "cycle", "depth_limit", "future_time", "late", "spoofable_source_ip", "relayed", "scope_widened",
 }
 
 // Words returns the names of the flags that are set, in their fixed order.

@@ -80,7 +80,7 @@ func actionBytes(a *schemas.Action) int {
 }
 
 func bindingBytes(b *schemas.Binding) int {
-	return bindingBase + keyBytes(b.Child) + keyBytes(b.Parent) + len(b.ChildName) + len(b.ParentName)
+	return bindingBase + keyBytes(b.Child) + keyBytes(b.Parent) + len(b.ChildName) + len(b.ParentName) + len(b.Scopes)
 }
 
 func keyBytes(k schemas.Key) int { return len(k.Namespace) + len(k.Value) }

@@ -16,6 +16,7 @@ CREATE TABLE IF NOT EXISTS bindings
     expires      DateTime64(9, 'UTC') CODEC(ZSTD(1)), -- stated by the record, not enforced by the issuer
     auth_method  LowCardinality(String),
     mfa          LowCardinality(String),
+    scopes       String CODEC(ZSTD(1)),          -- of a token, space separated
     source       LowCardinality(String),
     proof        UUID,                           -- event_id of the event that shows it
     proof_time   DateTime64(9, 'UTC') CODEC(ZSTD(1)),

@@ -284,7 +284,7 @@ type bindingReader struct {
 	placeReader
 	child, parent, childName, parentName, relation, strength string
 	from, until, expires                                     int64
-	authMethod, mfa, source                                  string
+	authMethod, mfa, scopes, source                          string
 	proof                                                    uuid.UUID
 	proofTime                                                int64
 	version                                                  uint64
@@ -296,7 +296,7 @@ func (r *bindingReader) fields() []field {
 		field{"child_name", &r.childName}, field{"parent_name", &r.parentName},
 		field{"relation", &r.relation}, field{"strength", &r.strength},
 		field{nanosOf("`from`"), &r.from}, field{nanosOf("`until`"), &r.until}, field{nanosOf("expires"), &r.expires},
-		field{"auth_method", &r.authMethod}, field{"mfa", &r.mfa}, field{"source", &r.source},
+		field{"auth_method", &r.authMethod}, field{"mfa", &r.mfa}, field{"scopes", &r.scopes}, field{"source", &r.source},
 		field{"proof", &r.proof}, field{nanosOf("proof_time"), &r.proofTime}, field{"version", &r.version})
 }
 
@@ -307,7 +307,7 @@ func (r *bindingReader) build() (*schemas.Binding, error) {
 		ChildName: r.childName, ParentName: r.parentName,
 		Relation: parseWord(&w, "relation", r.relation, schemas.ParseRelation), Strength: parseWord(&w, "strength", r.strength, schemas.ParseStrength),
 		FromNanos: r.from, UntilNanos: r.until, ExpiresNanos: r.expires,
-		AuthMethod: r.authMethod, MFA: parseWord(&w, "mfa", r.mfa, schemas.ParseMFA),
+		AuthMethod: r.authMethod, MFA: parseWord(&w, "mfa", r.mfa, schemas.ParseMFA), Scopes: r.scopes,
 		Proof: schemas.ID(r.proof), ProofNanos: r.proofTime, Source: r.source,
 		Evidence: r.place(), Version: r.version,
 	}

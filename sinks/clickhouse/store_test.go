@@ -85,7 +85,7 @@ func TestTheRowReadsWell(t *testing.T) {
 		"SELECT hops.relation FROM actions WHERE source = 'aws.cloudtrail'":                                               "[, authenticated, assumed, invoked]",
 		"SELECT arrayMap(h -> h.key, hops)[1] FROM actions WHERE source = 'aws.cloudtrail'":                               "human:email:person0@example.com",
 		"SELECT attributes['aws_region'], attributes FROM actions WHERE source = 'aws.cloudtrail'":                        "eu-central-1 {aws_region: eu-central-1, event_type: AwsApiCall}",
-		"SELECT length(flags), has(flags, 'divergent'), length(raw_sha256) FROM actions WHERE source != 'aws.cloudtrail'": "13 1 64",
+		"SELECT length(flags), has(flags, 'divergent'), length(raw_sha256) FROM actions WHERE source != 'aws.cloudtrail'": "14 1 64",
 		"SELECT depth, version, offset FROM actions WHERE source = 'test.full'":                                           "65535 18446744073709551615 9223372036854775807",
 		"SELECT candidates.root, decision, policy_decision, redacted FROM actions WHERE source = 'test.full'":             "[human:test.ns:h1, ] deny deny true",
 		"SELECT dateDiff('hour', attributed_at, now64()) FROM actions WHERE source = 'test.full'":                         "0",
@@ -336,6 +336,9 @@ func TestViews(t *testing.T) {
 		"SELECT partitions FROM finality":                        {"2"},
 		"SELECT event_id FROM divergent":                         {sinktest.Full().ID.String()},
 		"SELECT event_id FROM outside_grant":                     {sinktest.Full().ID.String()},
+		"SELECT rule, severity, actions, events FROM findings WHERE rule IN ('divergent', 'no_policy_decision') ORDER BY rule": {
+			"divergent high 1 [" + sinktest.Full().ID.String() + "]", "no_policy_decision low 1 [" + call.ID.String() + "]"},
+		"SELECT count(), countIf(severity = '' OR detail = '') FROM findings WHERE has((SELECT flags FROM actions WHERE source = 'test.full'), rule)": {"10 0"},
 		"SELECT root_id, actions, tools, depth, worst_grade, mfa, auth_method, length(resources) FROM chains WHERE chain_id = '" + all[1].ChainID.String() + "'": {
 			"email:person0@example.com 502 [search_customers] 3 proven yes okta.push 499"},
 		"SELECT root_id, actions, tools, worst_grade FROM chains WHERE chain_id = '" + all[999].ChainID.String() + "'": {

@@ -154,6 +154,7 @@ func bindingCells() []cells[schemas.Binding] {
 		nanos("expires", func(b *row) int64 { return b.ExpiresNanos }),
 		word("auth_method", func(b *row) string { return b.AuthMethod }),
 		word("mfa", func(b *row) string { return b.MFA.String() }),
+		text("scopes", func(b *row) string { return b.Scopes }),
 		word("source", func(b *row) string { return b.Source }),
 		id("proof", func(b *row) schemas.ID { return b.Proof }),
 		nanos("proof_time", func(b *row) int64 { return b.ProofNanos }),

@@ -84,7 +84,7 @@ func Full() *schemas.Action {
 			Decision: schemas.Decision{Verdict: schemas.VerdictDeny, ID: "d-1", Policy: awkward},
 			SourceIP: "2001:db8::1", UserAgent: awkward, TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", SpanID: "00f067aa0ba902b7",
 			Attributes: []schemas.Attribute{{Name: "a", Value: awkward}, {Name: "b", Value: ""}, {Name: "c d", Value: "1"}},
-			Flags:      1<<14 - 1, Redacted: true, SelfReported: true,
+			Flags:      1<<15 - 1, Redacted: true, SelfReported: true,
 			Evidence: schemas.Evidence{Topic: "t", Partition: 1<<31 - 1, Offset: 1<<63 - 1, RecordIndex: 7, RawSHA256: sha256.Sum256(nil), TimestampNanos: start / 1000 * 1000},
 		},
 		Grade: schemas.GradeAmbiguous, Reason: schemas.ReasonSeveralCandidates, ChainID: schemas.MakeID("c"),
@@ -119,7 +119,7 @@ func Bindings(n int) []schemas.Binding {
 			ChildName: "agent-runtime/session", ParentName: "person@example.com",
 			Relation: schemas.RelationAssumed, Strength: schemas.StrengthExact,
 			FromNanos: at, UntilNanos: at + 3_600_000_000_001, ExpiresNanos: at + 3_600_000_000_002,
-			AuthMethod: "okta.push", MFA: schemas.MFAYes, Proof: schemas.MakeID("proof", fmt.Sprint(i)), ProofNanos: at,
+			AuthMethod: "okta.push", MFA: schemas.MFAYes, Scopes: "read write", Proof: schemas.MakeID("proof", fmt.Sprint(i)), ProofNanos: at,
 			Source: "aws.cloudtrail", Evidence: schemas.Evidence{Topic: "cloudtrail", Partition: int32(i % 12), Offset: int64(i)}, Version: schemas.MakeVersion(1_772_000_000_000, 1),
 		}
 	}
