@@ -97,6 +97,7 @@ type Stats struct {
 // Engine is the correlator. It is not safe for concurrent use.
 type Engine struct {
 	cfg    Config
+	room   int // bytes for the state
 	state  *state
 	water  watermarks
 	rows   rows
@@ -112,11 +113,12 @@ type Engine struct {
 // New makes an engine with nothing in its state.
 func New(cfg Config) *Engine {
 	cfg = cfg.withDefaults()
-	e := &Engine{cfg: cfg, state: newState(), water: newWatermarks(int64(cfg.OutOfOrderness)), rows: newRows(), kept: map[schemas.ID][]waiting{}}
+	e := &Engine{cfg: cfg, room: cfg.MemoryBytes, state: newState(), water: newWatermarks(int64(cfg.OutOfOrderness)), rows: newRows(), kept: map[schemas.ID][]waiting{}}
 	e.walker = walker{s: e.state, maxDepth: cfg.MaxDepth, hopsFrom: &e.arena.hops}
 	e.state.stale = func(w *watch) { e.trails.at(w.owner &^ trailOwner).stale = true }
 	if cfg.Lookup {
 		e.state.lost = newBloom(cfg.MemoryBytes / 8)
+		e.room -= e.state.lost.bytes()
 	}
 	return e
 }
@@ -179,7 +181,9 @@ func (e *Engine) Watermark() int64 {
 // and every binding that is new or better proven. It does not retain the
 // events' memory.
 func (e *Engine) Process(out *Output, events []schemas.Event) {
-	clear(e.state.asked)
+	if len(events) > 0 {
+		e.state.askAgain()
+	}
 	for i := range events {
 		e.take(out, &events[i])
 	}
@@ -248,7 +252,7 @@ func (e *Engine) own(ev *schemas.Event, b *schemas.Binding) {
 // that may still be improved. Rows that now come out better are appended to
 // out. It does not retain the arguments' slices.
 func (e *Engine) Restore(out *Output, bindings []schemas.Binding, actions []*schemas.Action) {
-	e.takeBack(out, bindings, actions)
+	e.takeBack(out, bindings, actions, false)
 	e.settle(out)
 	e.shrink()
 	e.ask(out)
@@ -257,7 +261,7 @@ func (e *Engine) Restore(out *Output, bindings []schemas.Binding, actions []*sch
 // Learn takes in what another engine, which has other partitions, said in its
 // Output. It may come in any order, late, and more than once.
 func (e *Engine) Learn(out *Output, bindings []schemas.Binding, shared []*schemas.Action) {
-	e.takeBack(out, bindings, shared)
+	e.takeBack(out, bindings, shared, false)
 	e.finish(out)
 }
 
@@ -268,6 +272,7 @@ func (e *Engine) Learn(out *Output, bindings []schemas.Binding, shared []*schema
 // among their keys. An answer may hold more than was asked for.
 func (e *Engine) Found(out *Output, keys []schemas.Key, bindings []schemas.Binding, actions []*schemas.Action) {
 	known := map[nodeID]bool{}
+	var answered []nodeID
 	for i := range bindings {
 		known[e.state.peek(bindings[i].Child)], known[e.state.peek(bindings[i].Parent)] = true, true
 	}
@@ -283,16 +288,19 @@ func (e *Engine) Found(out *Output, keys []schemas.Key, bindings []schemas.Bindi
 			e.state.nobody.Add(h, struct{}{})
 		}
 		e.wake(n)
+		answered = append(answered, n)
+	}
+	e.takeBack(out, bindings, actions, true)
+	for _, n := range answered {
 		e.state.unref(n)
 	}
-	e.takeBack(out, bindings, actions)
 	e.finish(out)
 }
 
 // takeBack learns bindings that stand in the tables, and lets actions wait
 // again that stand there. Those of partitions that are not ours are heard and
 // never written.
-func (e *Engine) takeBack(out *Output, bindings []schemas.Binding, actions []*schemas.Action) {
+func (e *Engine) takeBack(out *Output, bindings []schemas.Binding, actions []*schemas.Action, recalled bool) {
 	for i := range bindings {
 		e.bind(out, &bindings[i], true)
 	}
@@ -306,7 +314,11 @@ func (e *Engine) takeBack(out *Output, bindings []schemas.Binding, actions []*sc
 			}
 			continue
 		}
-		r := e.rows.at(e.admit(a, uint32(a.Version&schemas.MaxRevision)))
+		i := e.admit(a, uint32(a.Version&schemas.MaxRevision))
+		if recalled { // it has to wait for what else is being looked up for it
+			e.rows.postpone(i, e.water.newest())
+		}
+		r := e.rows.at(i)
 		r.bits |= rowRestored | rowQuiet
 		if !e.mine(&a.Evidence) {
 			r.bits |= rowShadow
@@ -634,9 +646,9 @@ func (e *Engine) expire() {
 // shrink makes room when the state is over its budget.
 func (e *Engine) shrink() {
 	s := e.state
-	for e.bytes() > e.cfg.MemoryBytes {
-		row, _ := e.rows.oldest()
-		if row != 0 && (s.oldest == 0 || e.rows.bytes()*2 > e.cfg.MemoryBytes) {
+	for e.bytes() > e.room {
+		row := e.leastMissed()
+		if row != 0 && (s.oldest == 0 || e.rows.bytes()*2 > e.room) {
 			e.rowsLost(row)
 			e.leave(row)
 			e.stats.RowsEvicted++
@@ -659,6 +671,21 @@ func (e *Engine) shrink() {
 		s.unref(n)
 		e.stats.KeysEvicted++
 	}
+}
+
+// leastMissed is the row that leaves next for lack of room: the one that is
+// over first, but for those that wait for an answer from the tables, which may
+// come under a key that their row in the tables does not name yet.
+func (e *Engine) leastMissed() rowID {
+	for range len(e.rows.byID) {
+		i, _ := e.rows.oldest()
+		if i == 0 || e.rows.at(i).bits&rowPending == 0 {
+			return i
+		}
+		e.rows.postpone(i, e.water.newest())
+	}
+	i, _ := e.rows.oldest()
+	return i
 }
 
 // freeze keeps the rows that visited a key as they are written.

@@ -50,7 +50,10 @@ func (e *Engine) resolve(i rowID, r *row) bool {
 		e.keepCause(i, r, before, now)
 	}
 	quiet := r.bits&rowQuiet != 0
-	r.bits &^= rowQuiet
+	r.bits &^= rowQuiet | rowPending
+	if w.pending {
+		r.bits |= rowPending
+	}
 	switch {
 	case before.Version == 0:
 	case w.pending:

@@ -31,6 +31,7 @@ const (
 	rowDirty         rowBits = 1 << iota
 	rowTouched               // to be written when the call settles
 	rowRestored              // came back from the tables, without what they do not hold
+	rowPending               // a key that it rests on is being looked up
 	rowQuiet                 // just came back: what says the same as the tables is not written
 	rowFrozen                // a key that it rests on was dropped: what is written stays
 	rowShadow                // another engine's: heard, never written
@@ -80,6 +81,17 @@ func (rs *rows) add(act *schemas.Action, revision, part uint32) rowID {
 	rs.byID[act.ID] = i
 	rs.push(waiting{over, i, rs.seq})
 	return i
+}
+
+// postpone puts a row at the end of those that are over at a time, or where it
+// stands if that is later.
+func (rs *rows) postpone(i rowID, nanos int64) {
+	r := rs.at(i)
+	nanos = max(nanos, r.overNanos)
+	rs.seq++
+	rs.gone++ // its first entry
+	r.overNanos, r.seq = nanos, rs.seq
+	rs.push(waiting{nanos, i, rs.seq})
 }
 
 // remove forgets a row.

@@ -166,13 +166,14 @@ type state struct {
 	clock          uint32 // moves with each use of a key
 	moreBytes      int    // of the lists in mores
 
-	lost    *bloom // keys that were dropped and that the tables know; nil without a look-up
-	unasked []nodeID
-	asked   map[uint64]struct{}              // hashes of keys asked for since events last came
-	nobody  *simplelru.LRU[uint64, struct{}] // hashes of keys of which the tables know nothing
-	evicted *simplelru.LRU[uint64, struct{}] // hashes of keys lately dropped for lack of room, to name the reason
-	stale   func(*watch)                     // hears when a key is dropped that a trail leads through
-	cache   [1 << 12]struct {
+	lost     *bloom // keys that were dropped and that the tables know; nil without a look-up
+	unasked  []nodeID
+	deferred []nodeID                         // asked for when events come next
+	asked    map[uint64]struct{}              // hashes of keys asked for since events last came
+	nobody   *simplelru.LRU[uint64, struct{}] // hashes of keys of which the tables know nothing
+	evicted  *simplelru.LRU[uint64, struct{}] // hashes of keys lately dropped for lack of room, to name the reason
+	stale    func(*watch)                     // hears when a key is dropped that a trail leads through
+	cache    [1 << 12]struct {
 		node nodeID
 		key  schemas.Key
 	}
@@ -308,18 +309,33 @@ func (s *state) miss(n nodeID, at *node) {
 		return
 	}
 	at.bits |= nodeLost
-	if _, lately := s.asked[h]; lately || at.bits&nodeAsked != 0 || len(s.asked) >= maxAsked {
+	if at.bits&nodeAsked != 0 {
+		return
+	}
+	at.bits |= nodeAsked
+	at.refs++ // until it is answered
+	if _, lately := s.asked[h]; lately || len(s.asked) >= maxAsked {
+		s.deferred = append(s.deferred, n)
 		return
 	}
 	s.asked[h] = struct{}{}
-	at.bits |= nodeAsked
-	at.refs++ // until it is answered
 	s.unasked = append(s.unasked, n)
 }
 
-// maxAsked is how many keys are looked up for one call. The rest stay lost and
-// are asked for when they are next used.
+// maxAsked is how many keys are looked up for one call; the rest wait for the
+// next.
 const maxAsked = 1 << 16
+
+// askAgain lets the keys be asked for that had to wait.
+func (s *state) askAgain() {
+	clear(s.asked)
+	for len(s.deferred) > 0 && len(s.asked) < maxAsked {
+		n := s.deferred[len(s.deferred)-1]
+		s.deferred = s.deferred[:len(s.deferred)-1]
+		s.asked[s.hash(s.key(n))] = struct{}{}
+		s.unasked = append(s.unasked, n)
+	}
+}
 
 // incomplete reports whether the tables may know more of a key than memory.
 func (s *state) incomplete(n nodeID) bool {
@@ -485,7 +501,11 @@ func (s *state) relearn(n nodeID, at *edge, b *schemas.Binding, told bool) learn
 		now.Version, changed, write = b.Version, true, true
 	}
 	if now != old {
-		s.fill(at, &now)
+		if old.Version = now.Version; now != old {
+			s.fill(at, &now)
+		} else { // nobody is woken, so that what points at the edge must go on to hold
+			at.version = uint32(s.versions.number(now.Version))
+		}
 	}
 	return learned{n, s.binding(n, at), changed, write}
 }

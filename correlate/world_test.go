@@ -477,8 +477,8 @@ func checkEngine(t testing.TB, e *Engine) {
 	if len(e.dirty) != 0 {
 		t.Fatalf("%d rows are left dirty", len(e.dirty))
 	}
-	if got := e.bytes(); got > e.cfg.MemoryBytes {
-		t.Fatalf("state of %d bytes is over the bound of %d", got, e.cfg.MemoryBytes)
+	if got := e.bytes(); got > e.room {
+		t.Fatalf("state of %d bytes is over the bound of %d", got, e.room)
 	}
 	s := e.state
 	refs := map[nodeID]uint32{}

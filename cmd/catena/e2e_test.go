@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -315,6 +316,43 @@ func testEndToEnd(t *testing.T, k cluster, name string) {
 	checkCommitted(t, k, store, name)
 	checkExplain(t, c)
 	grepSecrets(t, store, name, c)
+}
+
+// TestSmallMemory plays the same records through a catena whose memory holds a
+// part of what they bind: what it drops it looks up in the tables.
+func TestSmallMemory(t *testing.T) {
+	k, db, name := fakeKafka(t), database(t), "small_memory"
+	records := playedRecords(t)
+	rng := rand.New(rand.NewPCG(3, 4))
+	rng.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
+	c := newCatena(t, k, db, name, strings.Join(append(demoTopics(), "stratus"), ","))
+	c.env = append(c.env, "CATENA_MEMORY=700KiB")
+	c.run("migrate")
+	store := openTest(t, db, name)
+	replayParts(t, c, records)
+	run := c.start("run")
+	awaitOffsets(t, store, int64(len(records)), c)
+	want, _ := stitchAll(t, records, 100)
+	differ := func() (n int) {
+		err := store.LoadActions(t.Context(), 0, func(a *schemas.Action) error {
+			if w := want[a.ID]; w == nil || attribution(a) != attribution(w) {
+				n++
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for deadline := time.Now().Add(30 * time.Second); differ() > 0 && time.Now().Before(deadline); {
+		time.Sleep(200 * time.Millisecond)
+	}
+	c.terminate(run)
+	compareRows(t, store, records)
+	if !regexp.MustCompile(`"rows_evicted":[1-9]`).MatchString(c.text()) {
+		t.Errorf("nothing was dropped: the memory was not small\n%s", c.text())
+	}
 }
 
 // checkExplain asks for a person, a key and one event.

@@ -31,6 +31,7 @@ type pipeline struct {
 	consumer *ingest.Consumer
 	writer   *sinks.Writer
 	store    *clickhouse.Store
+	recall   *recall
 
 	heard  map[ingest.Partition]time.Time // when a partition last spoke
 	paused bool
@@ -48,6 +49,9 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 	if p.stitcher, err = newStitcher(cfg, reg); err != nil {
 		return nil, err
 	}
+	settings := cfg.correlator()
+	settings.Lookup = true // the tables are there to ask
+	p.engine = correlate.New(settings)
 	if p.store, err = openStore(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -55,6 +59,7 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 		return nil, errors.Join(err, p.store.Close())
 	}
 	p.writer = sinks.NewWriter(p.store, sinks.Options{MaxRows: cfg.BatchRows, MaxAge: cfg.BatchAge, Done: p.durable, Log: log})
+	p.recall = newRecall(p.store, p.writer.Flush, log)
 	if p.consumer, err = ingest.NewConsumer(ctx, cfg.consumer(log, p)); err != nil {
 		return nil, errors.Join(err, p.writer.Close(ctx), p.store.Close())
 	}
@@ -63,6 +68,9 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 
 // run moves records until ctx ends, then drains, commits and leaves the group.
 func (p *pipeline) run(ctx context.Context) error {
+	recalling, stop := context.WithCancel(ctx)
+	go p.recall.run(recalling)
+	defer func() { stop(); <-p.recall.done }()
 	var records []schemas.Record
 	var batch sinks.Batch
 	var err error
@@ -74,6 +82,7 @@ func (p *pipeline) run(ctx context.Context) error {
 		if err = p.stitch(records, &batch); err != nil {
 			break // nothing of them is kept: read again next time
 		}
+		p.remember(&batch)
 		p.account(records, &batch)
 		if err = p.append(ctx, &batch); err != nil {
 			break
@@ -87,6 +96,19 @@ func (p *pipeline) run(ctx context.Context) error {
 		err = nil // asked to stop
 	}
 	return errors.Join(err, p.fault, p.close())
+}
+
+// remember lets the tables tell what memory no longer holds.
+func (p *pipeline) remember(batch *sinks.Batch) {
+	a, ok := p.recall.next(p.out.Wanted, p.engine.Watermark()-int64(p.cfg.AllowedLateness))
+	if !ok {
+		return
+	}
+	p.out.Reset()
+	p.engine.Found(&p.out, a.keys, a.bindings, a.actions)
+	batch.Actions = append(batch.Actions, p.out.Actions...)
+	batch.Bindings = append(batch.Bindings, p.out.Bindings...)
+	p.recall.wanted = append(p.recall.wanted, p.out.Wanted...)
 }
 
 // account notes how far each partition has come, in the same batch as its rows.

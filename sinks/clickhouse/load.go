@@ -34,24 +34,9 @@ func (s *Store) loadActions(ctx context.Context, from string, fn func(*schemas.A
 // LoadBindings calls fn with every binding that was proven at or after
 // sinceNanos or holds at some time known to be after it, in no particular
 // order, until fn returns an error. The binding is fn's to keep. Bindings
-// without a known end that were proven earlier are left to [Store.LookupBindings].
+// without a known end that were proven earlier are left to [Store.Recall].
 func (s *Store) LoadBindings(ctx context.Context, sinceNanos int64, fn func(*schemas.Binding) error) error {
 	return s.loadBindings(ctx, fmt.Sprintf("FROM bindings FINAL WHERE proof_time >= fromUnixTimestamp64Nano(%[1]d, 'UTC') OR `until` >= fromUnixTimestamp64Nano(%[1]d, 'UTC')", sinceNanos), fn)
-}
-
-// LookupBindings calls fn with every binding of the given children, for keys
-// that fell out of memory, until fn returns an error.
-func (s *Store) LookupBindings(ctx context.Context, children []schemas.Key, fn func(*schemas.Binding) error) error {
-	for part := range slices.Chunk(children, lookupKeys) {
-		quoted := make([]string, len(part))
-		for i, k := range part {
-			quoted[i] = quote(k.String())
-		}
-		if err := s.loadBindings(ctx, "FROM bindings FINAL WHERE child IN ("+strings.Join(quoted, ", ")+")", fn); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // lookupKeys is how many keys one statement names, so that it stays well under
@@ -67,6 +52,50 @@ func (s *Store) loadBindings(ctx context.Context, from string, fn func(*schemas.
 		}
 		return fn(b)
 	})
+}
+
+// Recall returns what the tables hold of some keys, for the correlator that
+// dropped them: their bindings, those of logins, addresses and spans that are
+// looked up from them, the rows that rest on them and ended at or after
+// sinceNanos, and, however old, their tool calls, decisions and first uses.
+func (s *Store) Recall(ctx context.Context, keys []schemas.Key, sinceNanos int64) (bindings []schemas.Binding, actions []*schemas.Action, err error) {
+	seen := map[schemas.ID]bool{}
+	for part := range slices.Chunk(keys, lookupKeys) {
+		quoted, below := make([]string, len(part)), []string{}
+		for i, k := range part {
+			quoted[i] = quote(k.String())
+			if k.Kind == schemas.KindCall && k.Namespace == "trace" {
+				below = append(below, "startsWith(child, "+quote("call:span:"+k.Value+"/")+")")
+			}
+		}
+		in := "(" + strings.Join(quoted, ", ") + ")"
+		// A statement each, so that each can use its index.
+		for _, where := range append(below, "child IN "+in, "parent IN "+in+" AND (relation = 'authenticated' OR startsWith(child, 'workload:ip:'))") {
+			if err = s.loadBindings(ctx, "FROM bindings FINAL WHERE "+where, func(b *schemas.Binding) error {
+				bindings = append(bindings, *b)
+				return nil
+			}); err != nil {
+				return nil, nil, err
+			}
+		}
+		has := "[" + strings.Join(quoted, ", ") + "]"
+		for _, from := range []string{
+			fmt.Sprintf("WHERE ended_at >= fromUnixTimestamp64Micro(%d, 'UTC') AND (hasAny(keys, %[2]s) OR hasAny(hops.key, %[2]s))", toMicros(sinceNanos), has),
+			"WHERE class IN ('tool_call', 'decision') AND (hasAny(keys, " + has + ") OR hasAny(hops.key, " + has + "))",
+			"WHERE token IN " + in + " AND source_ip != '' ORDER BY event_time, event_id LIMIT 1 BY token",
+		} {
+			if err = s.loadActions(ctx, "FROM actions FINAL "+from, func(a *schemas.Action) error {
+				if !seen[a.ID] {
+					seen[a.ID] = true
+					actions = append(actions, a)
+				}
+				return nil
+			}); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	return bindings, actions, nil
 }
 
 // LookupEvents returns where the events with the given ids were first seen and

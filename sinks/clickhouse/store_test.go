@@ -85,7 +85,7 @@ func TestTheRowReadsWell(t *testing.T) {
 		"SELECT hops.relation FROM actions WHERE source = 'aws.cloudtrail'":                                               "[, authenticated, assumed, invoked]",
 		"SELECT arrayMap(h -> h.key, hops)[1] FROM actions WHERE source = 'aws.cloudtrail'":                               "human:email:person0@example.com",
 		"SELECT attributes['aws_region'], attributes FROM actions WHERE source = 'aws.cloudtrail'":                        "eu-central-1 {aws_region: eu-central-1, event_type: AwsApiCall}",
-		"SELECT length(flags), has(flags, 'divergent'), length(raw_sha256) FROM actions WHERE source != 'aws.cloudtrail'": "14 1 64",
+		"SELECT length(flags), has(flags, 'divergent'), length(raw_sha256) FROM actions WHERE source != 'aws.cloudtrail'": "15 1 64",
 		"SELECT depth, version, offset FROM actions WHERE source = 'test.full'":                                           "65535 18446744073709551615 9223372036854775807",
 		"SELECT candidates.root, decision, policy_decision, redacted FROM actions WHERE source = 'test.full'":             "[human:test.ns:h1, ] deny deny true",
 		"SELECT dateDiff('hour', attributed_at, now64()) FROM actions WHERE source = 'test.full'":                         "0",
@@ -196,14 +196,72 @@ func TestBindingsComeBack(t *testing.T) {
 	stale.UntilNanos = 1
 	write(t, s, &sinks.Batch{Bindings: []schemas.Binding{newer, stale}})
 	want[5] = newer
-	var got []schemas.Binding
 	children := []schemas.Key{want[5].Child, want[6].Child, {Kind: schemas.KindToken, Namespace: "it's", Value: `a \' b`}}
-	if err := s.LookupBindings(t.Context(), children, func(b *schemas.Binding) error { got = append(got, *b); return nil }); err != nil {
+	got, _, err := s.Recall(t.Context(), children, 0)
+	if err != nil {
 		t.Fatal(err)
 	}
 	slices.SortFunc(got, func(a, b schemas.Binding) int { return a.Child.Compare(b.Child) })
 	if !reflect.DeepEqual(got, want[5:7]) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want[5:7])
+	}
+}
+
+// TestRecall: what the tables hold of a key that left memory is what is bound
+// to it, what is looked up from it, the rows that rest on it and can still be
+// improved, and however old its calls, decisions and first use.
+func TestRecall(t *testing.T) {
+	s := migrated(t)
+	key := func(k schemas.Kind, ns, v string) schemas.Key { return schemas.Key{Kind: k, Namespace: ns, Value: v} }
+	alice, session := key(schemas.KindHuman, "email", "alice@example.com"), key(schemas.KindSession, "okta", "S")
+	token, span := key(schemas.KindToken, "jti", "T"), key(schemas.KindCall, "span", "trace1/a")
+	bind := func(child, parent schemas.Key, r schemas.Relation) schemas.Binding {
+		return schemas.Binding{Child: child, Parent: parent, Relation: r, Strength: schemas.StrengthExact, Proof: schemas.MakeID("p"), Version: 1}
+	}
+	pod, ip := key(schemas.KindWorkload, "k8s.pod_uid", "P"), key(schemas.KindWorkload, "ip", "10.0.0.1")
+	all := []schemas.Binding{
+		bind(session, alice, schemas.RelationAuthenticated), bind(token, session, schemas.RelationIssued),
+		bind(span, token, schemas.RelationInvoked), bind(ip, pod, schemas.RelationRanAs),
+	}
+	row := func(name string, second int64, class schemas.Class, ip string, keys []schemas.Key, hops ...schemas.Key) *schemas.Action {
+		at := int64(1_772_500_000+second) * 1e9
+		a := &schemas.Action{Event: schemas.Event{ID: schemas.MakeID(name), Source: "test", Action: name, TimeNanos: at, EndedNanos: at, Class: class, SourceIP: ip, Keys: keys}, Version: 1}
+		for _, k := range hops {
+			a.Hops = append(a.Hops, schemas.Hop{Key: k})
+		}
+		return a
+	}
+	write(t, s, &sinks.Batch{Bindings: all, Actions: []*schemas.Action{
+		row("first use", 1, schemas.ClassAPICall, "10.0.0.1", []schemas.Key{token}),
+		row("use", 2, schemas.ClassAPICall, "10.0.0.2", []schemas.Key{token}),
+		row("call", 3, schemas.ClassToolCall, "", []schemas.Key{span}, alice, token, span),
+		row("late use", 100, schemas.ClassAPICall, "", []schemas.Key{key(schemas.KindRequest, "aws", "R")}, alice, session, token),
+		row("stranger", 101, schemas.ClassAPICall, "", []schemas.Key{key(schemas.KindToken, "jti", "other")}),
+	}})
+	for _, c := range []struct {
+		key      schemas.Key
+		bindings int
+		actions  []string
+	}{
+		{token, 1, []string{"call", "first use", "late use"}},
+		{alice, 1, []string{"call", "late use"}},
+		{session, 1, []string{"late use"}},
+		{pod, 1, nil},
+		{key(schemas.KindCall, "trace", "trace1"), 1, nil},
+		{key(schemas.KindToken, "jti", "nobody's"), 0, nil},
+	} {
+		bindings, actions, err := s.Recall(t.Context(), []schemas.Key{c.key}, 1_772_500_050*1e9)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, a := range actions {
+			got = append(got, a.Action)
+		}
+		slices.Sort(got)
+		if len(bindings) != c.bindings || !slices.Equal(got, c.actions) {
+			t.Errorf("%v: %d bindings and the actions %q, want %d and %q", c.key, len(bindings), got, c.bindings, c.actions)
+		}
 	}
 }
 
