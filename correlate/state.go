@@ -490,13 +490,14 @@ func (s *state) relearn(n nodeID, at *edge, b *schemas.Binding, told bool) learn
 	now, changed := merge(&old, b)
 	write := changed
 	switch {
-	case told && differs(&now, b):
-		// The other telling is the tables' now, unless ours outranks it.
-		if write = b.Version >= old.Version; write {
-			now.Version = b.Version + 1
+	case told: // the tables hold whichever of the two ranks higher; what says more than that goes above it
+		held := &old
+		if b.Version >= old.Version {
+			held = b
 		}
-	case told:
-		now.Version, write = max(old.Version, b.Version), false
+		if now.Version, write = held.Version, differs(&now, held); write {
+			now.Version++
+		}
 	case !changed && old.Version < b.Version && !s.incomplete(n): // by a later owner, see Engine.outranked
 		now.Version, changed, write = b.Version, true, true
 	}

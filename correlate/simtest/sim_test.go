@@ -25,7 +25,7 @@ const (
 	// movesLose: with several engines, what two of them were told of one binding
 	// is not written down in one, and a row that was another's is not written by
 	// who takes its partition over: moves and restarts lose it.
-	movesLose = true
+	movesLose = false
 	// askedWithoutEnd: look-ups of rows that do not fit do not come to an end.
 	askedWithoutEnd = true
 )

@@ -59,7 +59,7 @@ func (s *Store) loadBindings(ctx context.Context, from string, fn func(*schemas.
 // looked up from them, the rows that rest on them and ended at or after
 // sinceNanos, and, however old, their tool calls, decisions and first uses.
 func (s *Store) Recall(ctx context.Context, keys []schemas.Key, sinceNanos int64) (bindings []schemas.Binding, actions []*schemas.Action, err error) {
-	seen := map[schemas.ID]bool{}
+	seen, child := map[schemas.ID]bool{}, ""
 	for part := range slices.Chunk(keys, lookupKeys) {
 		quoted, below := make([]string, len(part)), []string{}
 		for i, k := range part {
@@ -77,6 +77,13 @@ func (s *Store) Recall(ctx context.Context, keys []schemas.Key, sinceNanos int64
 			}); err != nil {
 				return nil, nil, err
 			}
+		}
+		// A row names the grant that it is under only once the window is known.
+		if err = load(ctx, s, []field{{"child", &child}}, "FROM bindings FINAL WHERE parent IN "+in+" AND relation = 'granted'", func() error {
+			quoted = append(quoted, quote(child))
+			return nil
+		}); err != nil {
+			return nil, nil, err
 		}
 		has := "[" + strings.Join(quoted, ", ") + "]"
 		for _, from := range []string{

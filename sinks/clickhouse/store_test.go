@@ -218,10 +218,11 @@ func TestRecall(t *testing.T) {
 	bind := func(child, parent schemas.Key, r schemas.Relation) schemas.Binding {
 		return schemas.Binding{Child: child, Parent: parent, Relation: r, Strength: schemas.StrengthExact, Proof: schemas.MakeID("p"), Version: 1}
 	}
+	grant := key(schemas.KindGrant, "teleport.request", "G")
 	pod, ip := key(schemas.KindWorkload, "k8s.pod_uid", "P"), key(schemas.KindWorkload, "ip", "10.0.0.1")
 	all := []schemas.Binding{
 		bind(session, alice, schemas.RelationAuthenticated), bind(token, session, schemas.RelationIssued),
-		bind(span, token, schemas.RelationInvoked), bind(ip, pod, schemas.RelationRanAs),
+		bind(span, token, schemas.RelationInvoked), bind(ip, pod, schemas.RelationRanAs), bind(session, grant, schemas.RelationGranted),
 	}
 	row := func(name string, second int64, class schemas.Class, ip string, keys []schemas.Key, hops ...schemas.Key) *schemas.Action {
 		at := int64(1_772_500_000+second) * 1e9
@@ -245,7 +246,8 @@ func TestRecall(t *testing.T) {
 	}{
 		{token, 1, []string{"call", "first use", "late use"}},
 		{alice, 1, []string{"call", "late use"}},
-		{session, 1, []string{"late use"}},
+		{session, 2, []string{"late use"}},
+		{grant, 0, []string{"late use"}},
 		{pod, 1, nil},
 		{key(schemas.KindCall, "trace", "trace1"), 1, nil},
 		{key(schemas.KindToken, "jti", "nobody's"), 0, nil},
