@@ -490,23 +490,21 @@ func (s *state) relearn(n nodeID, at *edge, b *schemas.Binding, told bool) learn
 	now, changed := merge(&old, b)
 	write := changed
 	switch {
-	case told: // the tables hold whichever of the two ranks higher; what says more than that goes above it
+	case told: // the tables hold whichever of the two ranks higher, either if they tie; what says more goes above
 		held := &old
 		if b.Version >= old.Version {
 			held = b
 		}
-		if now.Version, write = held.Version, differs(&now, held); write {
+		if now.Version, write = held.Version, differs(&now, held) || b.Version == old.Version && differs(&now, &old); write {
 			now.Version++
 		}
 	case !changed && old.Version < b.Version && !s.incomplete(n): // by a later owner, see Engine.outranked
 		now.Version, changed, write = b.Version, true, true
 	}
-	if now != old {
-		if old.Version = now.Version; now != old {
-			s.fill(at, &now)
-		} else { // nobody is woken, so that what points at the edge must go on to hold
-			at.version = uint32(s.versions.number(now.Version))
-		}
+	if differs(&now, &old) {
+		s.fill(at, &now)
+	} else if now.Version != old.Version { // nobody is woken, so that what points at the edge must go on to hold
+		at.version = uint32(s.versions.number(now.Version))
 	}
 	return learned{n, s.binding(n, at), changed, write}
 }
