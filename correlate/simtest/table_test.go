@@ -111,8 +111,15 @@ func (t *table) bindingsOf(keys []schemas.Key) []schemas.Binding {
 	})
 }
 
-// rowsOf are the rows that name one of a set of keys.
+// rowsOf are the rows that name one of a set of keys, or a key under one that
+// is a grant.
 func (t *table) rowsOf(keys []schemas.Key) []*schemas.Action {
+	keys = slices.Clone(keys)
+	for _, b := range t.loadBindings() {
+		if b.Relation == schemas.RelationGranted && slices.Contains(keys, b.Parent) {
+			keys = append(keys, b.Child)
+		}
+	}
 	return slices.DeleteFunc(t.load(), func(a *schemas.Action) bool {
 		return !slices.ContainsFunc(a.Keys, func(k schemas.Key) bool { return slices.Contains(keys, k) }) &&
 			!slices.ContainsFunc(a.Hops, func(h schemas.Hop) bool { return slices.Contains(keys, h.Key) })
