@@ -60,9 +60,6 @@ func drawPlan(seed uint64) plan {
 	p.bounded = p.order <= oneByOne && rng.IntN(2) == 0
 	if p.instances = pick(rng, []int{1, 1, 3}); p.instances > 1 {
 		p.bounded = false // what others say may take as long as it likes
-		if movesLose {
-			p.crashes = 0
-		}
 	}
 	return p
 }
@@ -335,7 +332,7 @@ func (pl *player) lookUp(all bool) {
 		}
 		pl.engine.Found(&pl.out, keys, pl.tab.bindingsOf(keys), pl.tab.rowsOf(keys))
 		pl.take(&pl.out)
-		if rounds > 10 && askedWithoutEnd {
+		if rounds > 10 && rowsMissTheDropped {
 			return
 		}
 		if rounds > 500 {

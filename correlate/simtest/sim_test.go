@@ -20,15 +20,9 @@ var (
 	metaFlag  = flag.Uint64("meta", 0, "how many worlds TestMetamorphic plays, each in 20 deliveries; 0: 40, or 6 with -short")
 )
 
-// What the engine is known not to do right yet. Each goes when it does.
-const (
-	// movesLose: with several engines, of two tellings of one binding that rank
-	// equal the tables may hold either, and what both said together is not always
-	// written above them: moves and restarts lose it.
-	movesLose = true
-	// askedWithoutEnd: look-ups of rows that do not fit do not come to an end.
-	askedWithoutEnd = true
-)
+// rowsMissTheDropped is what the engine is known not to do right yet: in the end
+// of a run in too little memory, some rows miss what was dropped above them.
+const rowsMissTheDropped = true
 
 // TestTruth makes up worlds, delivers what tells of them, and holds the rows
 // against the truth, after every batch and at the end.
@@ -95,7 +89,7 @@ func TestSmallMemory(t *testing.T) {
 			p := plan{seed: seed, order: byArrival, bounded: true, maxBatch: 32, instances: 1, memory: most / part}
 			pl := newPlayer(t, w, p)
 			pl.run()
-			if !askedWithoutEnd {
+			if !rowsMissTheDropped {
 				pl.checkFinal()
 				pl.checkSame(roomy.tab.rows)
 			}
