@@ -662,7 +662,7 @@ func (e *Engine) shrink() {
 		at.refs++
 		if s.knows(n) {
 			at.bits |= nodeDropped
-			s.evicted.Add(s.hash(s.key(n)), struct{}{})
+			s.evicted.Add(s.hashOf(n), struct{}{})
 			if s.lost == nil { // what they say is no longer to be had: resolved again they would say less
 				e.freeze(n)
 			}
@@ -704,7 +704,7 @@ func (e *Engine) rowsLost(i rowID) {
 		for ; head != 0; head = s.watches.at(uint32(head)).sibling {
 			n := s.watches.at(uint32(head)).node
 			s.at(n).bits |= nodeRowsLost
-			s.lost.add(s.hash(s.key(n)))
+			s.lost.add(s.hashOf(n))
 		}
 	}
 	r := e.rows.at(i)

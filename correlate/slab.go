@@ -167,6 +167,10 @@ type names struct {
 	seed  maphash.Seed
 	find  map[uint64]name // the first of those of a hash
 	slots slab[nameSlot]
+	cache [1 << 8]struct { // as Go strings: few names are on most paths
+		name name
+		text string
+	}
 }
 
 type nameSlot struct {
@@ -223,6 +227,9 @@ func (n *names) drop(i name) {
 	}
 	n.texts.drop(slot.text)
 	n.slots.give(uint32(i))
+	if c := &n.cache[i%name(len(n.cache))]; c.name == i {
+		c.name, c.text = 0, ""
+	}
 }
 
 // string is the text of a name.
@@ -230,5 +237,9 @@ func (n *names) string(i name) string {
 	if i == 0 {
 		return ""
 	}
-	return n.texts.string(n.slots.at(uint32(i)).text)
+	c := &n.cache[i%name(len(n.cache))]
+	if c.name != i {
+		c.name, c.text = i, n.texts.string(n.slots.at(uint32(i)).text)
+	}
+	return c.text
 }

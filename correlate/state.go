@@ -228,7 +228,18 @@ func (s *state) at(n nodeID) *node   { return s.nodes.at(uint32(n)) }
 func (s *state) edge(e edgeID) *edge { return s.edges.at(uint32(e)) }
 
 func (s *state) hash(k schemas.Key) uint64 {
-	h := maphash.String(s.seed, k.Value) ^ (maphash.String(s.seed, k.Namespace)*31+uint64(k.Kind))*0x9e3779b97f4a7c15
+	return mix(maphash.String(s.seed, k.Value), maphash.String(s.seed, k.Namespace), k.Kind)
+}
+
+// hashOf is the hash of a key that is known.
+func (s *state) hashOf(n nodeID) uint64 {
+	var stack [128]byte
+	at := s.at(n)
+	return mix(maphash.Bytes(s.seed, s.texts.append(stack[:0], at.value())), maphash.String(s.seed, s.names.string(at.namespace)), at.kind)
+}
+
+func mix(value, namespace uint64, kind schemas.Kind) uint64 {
+	h := value ^ (namespace*31+uint64(kind))*0x9e3779b97f4a7c15
 	return h ^ h>>32*0x9e3779b1
 }
 
@@ -303,7 +314,7 @@ func (s *state) wakeUp(n nodeID) {
 // with events, or keys that do not all fit would push each other out and ask
 // for each other for ever.
 func (s *state) miss(n nodeID, at *node) {
-	h := s.hash(s.key(n))
+	h := s.hashOf(n)
 	if s.nobody.Contains(h) {
 		at.bits &^= nodeLost
 		return
@@ -332,7 +343,7 @@ func (s *state) askAgain() {
 	for len(s.deferred) > 0 && len(s.asked) < maxAsked {
 		n := s.deferred[len(s.deferred)-1]
 		s.deferred = s.deferred[:len(s.deferred)-1]
-		s.asked[s.hash(s.key(n))] = struct{}{}
+		s.asked[s.hashOf(n)] = struct{}{}
 		s.unasked = append(s.unasked, n)
 	}
 }
@@ -844,7 +855,7 @@ func (s *state) release(n nodeID) {
 		s.unlink(at)
 		s.live--
 	}
-	h := s.hash(s.key(n))
+	h := s.hashOf(n)
 	s.index.segment(h).remove(h, n)
 	s.texts.drop(at.value())
 	s.names.drop(at.namespace)
@@ -874,7 +885,7 @@ func (s *state) forget(n nodeID) {
 	if s.knows(n) {
 		at.bits |= nodeLost
 		if s.lost != nil {
-			h := s.hash(s.key(n))
+			h := s.hashOf(n)
 			s.lost.add(h)
 			s.nobody.Remove(h)
 		}
@@ -916,7 +927,7 @@ func (s *state) dropEdges(head *edgeID) {
 // wasEvicted reports whether what was known of a key was lately dropped for
 // lack of room.
 func (s *state) wasEvicted(n nodeID) bool {
-	return s.at(n).bits&nodeDropped != 0 || s.evicted.Len() > 0 && s.evicted.Contains(s.hash(s.key(n)))
+	return s.at(n).bits&nodeDropped != 0 || s.evicted.Len() > 0 && s.evicted.Contains(s.hashOf(n))
 }
 
 // knows reports whether more is known of a key than that somebody asked.
