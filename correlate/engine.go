@@ -418,7 +418,7 @@ func (e *Engine) eachWatcher(n nodeID, f func(rowID)) {
 		w := s.watches.at(uint32(i))
 		i = w.next
 		if w.owner&trailOwner == 0 {
-			f(rowID(w.owner))
+			f(w.owner)
 			continue
 		}
 		t := e.trails.at(w.owner &^ trailOwner)

@@ -25,7 +25,7 @@ func (g *segment) find(hash uint64, is func(n nodeID) bool) nodeID {
 	}
 	low, mask := uint32(hash), len(g.slots)-1
 	for i := int(low) & mask; g.slots[i] != 0; i = (i + 1) & mask {
-		if uint32(g.slots[i]>>32) == low {
+		if g.slots[i]>>32 == uint64(low) {
 			if n := nodeID(g.slots[i]); is(n) {
 				return n
 			}

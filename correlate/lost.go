@@ -70,3 +70,46 @@ func next(hash uint64) uint64 {
 }
 
 func (b *bloom) bytes() int { return (len(b.now) + len(b.before)) * 8 }
+
+// miss notes that a key has to be looked up in the tables: once for each call
+// with events, or keys that do not all fit would push each other out and ask
+// for each other for ever.
+func (s *state) miss(n nodeID, at *node) {
+	h := s.hashOf(n)
+	if s.nobody.Contains(h) {
+		at.bits &^= nodeLost
+		return
+	}
+	at.bits |= nodeLost
+	if at.bits&nodeAsked != 0 {
+		return
+	}
+	at.bits |= nodeAsked
+	at.refs++ // until it is answered
+	if _, lately := s.asked[h]; lately || len(s.asked) >= maxAsked {
+		s.deferred = append(s.deferred, n)
+		return
+	}
+	s.asked[h] = struct{}{}
+	s.unasked = append(s.unasked, n)
+}
+
+// maxAsked is how many keys are looked up for one call; the rest wait for the
+// next.
+const maxAsked = 1 << 16
+
+// askAgain lets the keys be asked for that had to wait.
+func (s *state) askAgain() {
+	clear(s.asked)
+	for len(s.deferred) > 0 && len(s.asked) < maxAsked {
+		n := s.deferred[len(s.deferred)-1]
+		s.deferred = s.deferred[:len(s.deferred)-1]
+		s.asked[s.hashOf(n)] = struct{}{}
+		s.unasked = append(s.unasked, n)
+	}
+}
+
+// incomplete reports whether the tables may know more of a key than memory.
+func (s *state) incomplete(n nodeID) bool {
+	return s.lost != nil && s.at(n).bits&(nodeLost|nodeAsked) != 0
+}

@@ -2,7 +2,6 @@ package correlate
 
 import (
 	"cmp"
-	"encoding/binary"
 	"hash/maphash"
 	"net/netip"
 	"slices"
@@ -127,21 +126,6 @@ type use struct {
 	event schemas.ID
 }
 
-// watchID names a watch; zero is none.
-type watchID uint32
-
-// watch says that a row or trail visited a node, so that it hears when the
-// node learns something. It is linked with the others of its node, both ways,
-// and with the others of its owner.
-type watch struct {
-	node       nodeID
-	owner      uint32 // a row, or a trail where trailOwner is set
-	next, prev watchID
-	sibling    watchID
-}
-
-const trailOwner = 1 << 31
-
 // What Go's maps take for an entry of ours beside the entry itself, measured.
 const mapEntryBytes = 24
 
@@ -257,17 +241,6 @@ func (s *state) lookup(k schemas.Key) (nodeID, uint64) {
 	}), h
 }
 
-// find returns a key of which something may be known, or zero, and marks it as
-// used.
-func (s *state) find(k schemas.Key) nodeID {
-	n := s.peek(k)
-	if n == 0 || s.at(n).bits&nodeLive == 0 {
-		return 0
-	}
-	s.touch(n)
-	return n
-}
-
 // name returns the number of a key and makes it if need be, as a name alone.
 func (s *state) name(k schemas.Key) nodeID {
 	n, h := s.lookup(k)
@@ -308,49 +281,6 @@ func (s *state) wakeUp(n nodeID) {
 	if at.bits&(nodeLost|nodeAsked) == nodeLost && s.lost != nil {
 		s.miss(n, at)
 	}
-}
-
-// miss notes that a key has to be looked up in the tables: once for each call
-// with events, or keys that do not all fit would push each other out and ask
-// for each other for ever.
-func (s *state) miss(n nodeID, at *node) {
-	h := s.hashOf(n)
-	if s.nobody.Contains(h) {
-		at.bits &^= nodeLost
-		return
-	}
-	at.bits |= nodeLost
-	if at.bits&nodeAsked != 0 {
-		return
-	}
-	at.bits |= nodeAsked
-	at.refs++ // until it is answered
-	if _, lately := s.asked[h]; lately || len(s.asked) >= maxAsked {
-		s.deferred = append(s.deferred, n)
-		return
-	}
-	s.asked[h] = struct{}{}
-	s.unasked = append(s.unasked, n)
-}
-
-// maxAsked is how many keys are looked up for one call; the rest wait for the
-// next.
-const maxAsked = 1 << 16
-
-// askAgain lets the keys be asked for that had to wait.
-func (s *state) askAgain() {
-	clear(s.asked)
-	for len(s.deferred) > 0 && len(s.asked) < maxAsked {
-		n := s.deferred[len(s.deferred)-1]
-		s.deferred = s.deferred[:len(s.deferred)-1]
-		s.asked[s.hashOf(n)] = struct{}{}
-		s.unasked = append(s.unasked, n)
-	}
-}
-
-// incomplete reports whether the tables may know more of a key than memory.
-func (s *state) incomplete(n nodeID) bool {
-	return s.lost != nil && s.at(n).bits&(nodeLost|nodeAsked) != 0
 }
 
 // touch marks a key as used. The order of use is exact to a quarter of the
@@ -495,49 +425,10 @@ func (s *state) learn(b *schemas.Binding, told bool) learned {
 	return learned{n, s.binding(n, at), true, !told}
 }
 
-// relearn takes in another telling of a binding.
-func (s *state) relearn(n nodeID, at *edge, b *schemas.Binding, told bool) learned {
-	old := s.binding(n, at)
-	now, changed := merge(&old, b)
-	write := changed
-	switch {
-	case told: // the tables hold whichever of the two ranks higher, either if they tie; what says more goes above
-		held := &old
-		if b.Version >= old.Version {
-			held = b
-		}
-		if now.Version, write = held.Version, differs(&now, held) || b.Version == old.Version && differs(&now, &old); write {
-			now.Version++
-		}
-	case !changed && old.Version < b.Version && !s.incomplete(n): // by a later owner, see Engine.outranked
-		now.Version, changed, write = b.Version, true, true
-	}
-	if differs(&now, &old) {
-		s.fill(at, &now)
-	} else if now.Version != old.Version { // nobody is woken, so that what points at the edge must go on to hold
-		at.version = uint32(s.versions.number(now.Version))
-	}
-	return learned{n, s.binding(n, at), changed, write}
-}
-
-// differs reports whether two tellings of a binding say something else.
-func differs(a, b *schemas.Binding) bool {
-	x, y := *a, *b
-	x.Version, y.Version = 0, 0
-	x.Evidence, y.Evidence = place(&a.Evidence), place(&b.Evidence)
-	return x != y
-}
-
 // end is a binding of a key without a parent, which says that it ended.
 func (s *state) end(n nodeID, b *schemas.Binding) schemas.Binding {
 	return schemas.Binding{Child: s.key(n), Relation: b.Relation, Strength: b.Strength, FromNanos: b.FromNanos,
 		Proof: b.Proof, ProofNanos: b.ProofNanos, Source: b.Source, Evidence: s.place(&b.Evidence), Version: b.Version}
-}
-
-// place is where a record lies, in memory of our own.
-func (s *state) place(e *schemas.Evidence) schemas.Evidence {
-	part := s.parts.all[s.part(e.Topic, e.Partition)]
-	return schemas.Evidence{Topic: part.topic, Partition: part.index, Offset: e.Offset, RecordIndex: e.RecordIndex}
 }
 
 // part numbers a partition.
@@ -686,92 +577,6 @@ func (s *state) edgeOrder(a, b *edge) int {
 	)
 }
 
-// merge joins two tellings of one edge, in whatever order they come. The
-// earliest proof stays with its times; names and what either shows of the
-// child are kept, the smallest name of several.
-func merge(old, add *schemas.Binding) (schemas.Binding, bool) {
-	was := *old
-	was.Evidence = place(&old.Evidence)
-	now := was
-	if proofOrder(add, old) < 0 {
-		now = *add
-		now.Evidence = place(&add.Evidence)
-	}
-	if now.Strength == schemas.StrengthWeak { // two tellings of one time: the longer
-		now.UntilNanos = latestEnd(old.UntilNanos, add.UntilNanos)
-	}
-	now.ChildName = smallest(old.ChildName, add.ChildName)
-	now.ParentName = smallest(old.ParentName, add.ParentName)
-	now.Scopes = smallest(old.Scopes, add.Scopes)
-	now.MFA = max(old.MFA, add.MFA)
-	now.AuthMethod = method(old.AuthMethod, add.AuthMethod)
-	now.Version = old.Version
-	changed := now != was
-	if changed {
-		now.Version = max(old.Version+1, add.Version)
-	}
-	return now, changed
-}
-
-// place is where a record lies, without what stands there.
-func place(e *schemas.Evidence) schemas.Evidence {
-	return schemas.Evidence{Topic: e.Topic, Partition: e.Partition, Offset: e.Offset, RecordIndex: e.RecordIndex}
-}
-
-// method joins two tellings of how somebody was authenticated. A password is
-// what stands before a second factor, so that anything else tells more.
-func method(a, b string) string {
-	switch {
-	case a == "" || a == "password" && b != "":
-		return b
-	case b == "" || b == "password":
-		return a
-	}
-	return min(a, b)
-}
-
-// latestEnd is the later of two ends, of which zero is none.
-func latestEnd(a, b int64) int64 {
-	if a == 0 || b == 0 {
-		return 0
-	}
-	return max(a, b)
-}
-
-func smallest(a, b string) string {
-	if a == "" || b != "" && b < a {
-		return b
-	}
-	return a
-}
-
-func proofOrder(a, b *schemas.Binding) int {
-	return cmp.Or(cmp.Compare(a.ProofNanos, b.ProofNanos), compareIDs(a.Proof, b.Proof), evidenceOrder(&a.Evidence, &b.Evidence))
-}
-
-// evidenceOrder ranks two deliveries of one event: the lowest place wins.
-func evidenceOrder(a, b *schemas.Evidence) int {
-	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition),
-		cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.RecordIndex, b.RecordIndex))
-}
-
-func compareIDs(a, b schemas.ID) int {
-	x, y := binary.BigEndian.Uint64(a[:]), binary.BigEndian.Uint64(b[:])
-	if x != y {
-		return cmp.Compare(x, y)
-	}
-	return cmp.Compare(binary.BigEndian.Uint64(a[8:]), binary.BigEndian.Uint64(b[8:]))
-}
-
-// earliest lowers *at to nanos, if it is set and later or not set at all.
-func earliest(at *int64, nanos int64) bool {
-	if *at != 0 && *at <= nanos {
-		return false
-	}
-	*at = nanos
-	return true
-}
-
 // firstUse keeps the earliest use of a token and reports whether that was
 // known from another address.
 func (s *state) firstUse(n nodeID, ip netip.Addr, nanos int64, event schemas.ID) (moved bool) {
@@ -789,54 +594,6 @@ func (s *state) firstUse(n nodeID, ip netip.Addr, nanos int64, event schemas.ID)
 	moved = old.ip != u.ip
 	*old = u
 	return moved
-}
-
-// watch registers a row or trail with a node that its walk visited. head is
-// the list of the owner, in which each node stands once.
-func (s *state) watch(head *watchID, n nodeID, owner uint32) {
-	for i := *head; i != 0; {
-		w := s.watches.at(uint32(i))
-		if w.node == n {
-			return
-		}
-		i = w.sibling
-	}
-	i, w := s.watches.take()
-	at := s.at(n)
-	*w = watch{node: n, owner: owner, next: at.watch, sibling: *head}
-	if at.watch != 0 {
-		s.watches.at(uint32(at.watch)).prev = watchID(i)
-	}
-	at.watch, *head = watchID(i), watchID(i)
-}
-
-// unwatch ends all watches of an owner.
-func (s *state) unwatch(head *watchID) {
-	for i := *head; i != 0; {
-		w := *s.watches.at(uint32(i))
-		if w.prev != 0 {
-			s.watches.at(uint32(w.prev)).next = w.next
-		} else {
-			s.at(w.node).watch = w.next
-		}
-		if w.next != 0 {
-			s.watches.at(uint32(w.next)).prev = w.prev
-		}
-		s.watches.give(uint32(i))
-		s.release(w.node)
-		i = w.sibling
-	}
-	*head = 0
-}
-
-// watchedBesides reports whether anybody but an owner watches a key.
-func (s *state) watchedBesides(n nodeID, owner uint32) bool {
-	for i := s.at(n).watch; i != 0; i = s.watches.at(uint32(i)).next {
-		if s.watches.at(uint32(i)).owner != owner {
-			return true
-		}
-	}
-	return false
 }
 
 func (s *state) unref(n nodeID) {

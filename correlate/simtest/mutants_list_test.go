@@ -30,11 +30,11 @@ var mutants = []mutant{
 	{"rows at the edge of a call are not woken", "engine.go", "b.FromNanos <= at+slack)", "b.FromNanos < at+slack)"},
 	{"a run ends late", "walk.go", "return ended != 0 && at > ended+w.slack", "return ended != 0 && at > ended+w.slack+1e9"},
 	{"depth is off by one", "walk.go", "len(w.stack) >= w.maxDepth", "len(w.stack) > w.maxDepth"},
-	{"a remembered walk is good for ever", "rows.go", "t.lo <= at && at < t.hi {", "t.lo <= at {"},
-	{"a remembered walk is good an instant too long", "rows.go", "t.lo <= at && at < t.hi {", "t.lo <= at && at <= t.hi {"},
-	{"a remembered walk is good at midnight", "rows.go", "hi: min(w.hi, day+dayNanos)}", "hi: w.hi}"},
-	{"a remembered walk is good for any resolution", "rows.go", "!t.stale && t.slack == slack &&", "!t.stale &&"},
-	{"a remembered walk outlives what it rests on", "rows.go", "!t.stale && t.slack == slack &&", "t.slack == slack &&"},
+	{"a remembered walk is good for ever", "trail.go", "t.lo <= at && at < t.hi {", "t.lo <= at {"},
+	{"a remembered walk is good an instant too long", "trail.go", "t.lo <= at && at < t.hi {", "t.lo <= at && at <= t.hi {"},
+	{"a remembered walk is good at midnight", "trail.go", "hi: min(w.hi, day+dayNanos)}", "hi: w.hi}"},
+	{"a remembered walk is good for any resolution", "trail.go", "!t.stale && t.slack == slack &&", "!t.stale &&"},
+	{"a remembered walk outlives what it rests on", "trail.go", "!t.stale && t.slack == slack &&", "t.slack == slack &&"},
 
 	// What is held.
 	{"expired keys stay", "engine.go", "if at.seen >= old || at.watch != 0 {\n\t\t\treturn", "if at.seen >= old || at.seen < old {\n\t\t\treturn"},
@@ -50,14 +50,14 @@ var mutants = []mutant{
 	{"a lower place does not replace", "engine.go", "lower := evidenceOrder(&borrowed.Evidence, &r.act.Evidence) < 0", "lower := false"},
 
 	// Order of arrival.
-	{"merge keeps the last", "state.go", "if proofOrder(add, old) < 0 {", "if true {"},
-	{"merge keeps the latest proof", "state.go", "if proofOrder(add, old) < 0 {", "if proofOrder(add, old) > 0 {"},
-	{"merge keeps the weaker factor", "state.go", "now.MFA = max(old.MFA, add.MFA)", "now.MFA = min(old.MFA, add.MFA)"},
+	{"merge keeps the last", "merge.go", "if proofOrder(add, old) < 0 {", "if true {"},
+	{"merge keeps the latest proof", "merge.go", "if proofOrder(add, old) < 0 {", "if proofOrder(add, old) > 0 {"},
+	{"merge keeps the weaker factor", "merge.go", "now.MFA = max(old.MFA, add.MFA)", "now.MFA = min(old.MFA, add.MFA)"},
 	{"bindings stand in order of arrival", "state.go", "\t\tif c > 0 {\n\t\t\tbreak\n\t\t}\n\t\tlink = &at.next", "\t\tlink = &at.next"},
 	{"the last record of a call wins", "engine.go", "c.before(m.call) {", "!c.event.IsZero() {"},
 	{"a binding wakes nobody", "engine.go", "\t} else {\n\t\te.wake(l.child)\n\t}", "\t}"},
 	{"first use is the last heard of", "state.go", "if nanos > old.nanos || nanos == old.nanos && compareIDs(event, old.event) >= 0 {", "if nanos < old.nanos {"},
-	{"an end is the latest told", "state.go", "if *at != 0 && *at <= nanos {", "if *at != 0 && *at >= nanos {"},
+	{"an end is the latest told", "merge.go", "if *at != 0 && *at <= nanos {", "if *at != 0 && *at >= nanos {"},
 	{"others are not told of tool calls", "engine.go", "case schemas.ClassToolCall, schemas.ClassDecision:", "case schemas.ClassDecision:"},
 	{"others are not told of decisions", "engine.go", "case schemas.ClassToolCall, schemas.ClassDecision:", "case schemas.ClassToolCall:"},
 
@@ -80,8 +80,8 @@ var mutants = []mutant{
 	{"deny does not win", "resolve.go", "if d.verdict > a.PolicyDecision {", "if a.PolicyDecision == schemas.VerdictNone {"},
 	{"divergent is not flagged", "resolve.go", "if w.contradict(main, p) {\n\t\t\ta.Flags |= schemas.FlagDivergent", "if w.contradict(main, p) {"},
 	{"contradicting kinds are not flagged", "walk.go", "p.flags |= schemas.FlagDivergent\n", ""},
-	{"the protocol's span is the cause", "resolve.go", "if !c.protocol {\n\t\t\t\treturn cause", "if true {\n\t\t\t\treturn cause"},
-	{"requests do not share their cause", "resolve.go", "if c := oneOf(theirs, cause{}); c.grade > own.grade {", "if c := oneOf(theirs, cause{}); false {"},
+	{"the protocol's span is the cause", "cause.go", "if !c.protocol {\n\t\t\t\treturn cause", "if true {\n\t\t\t\treturn cause"},
+	{"requests do not share their cause", "cause.go", "if c := oneOf(theirs, cause{}); c.grade > own.grade {", "if c := oneOf(theirs, cause{}); false {"},
 	{"a decision stays with the span that asked", "resolve.go", "if why.grade != schemas.CauseExact {\n\t\ttarget", "if true {\n\t\ttarget"},
 	{"two logins lend", "resolve.go", "if len(fit) != 1 {", "if len(fit) == 0 {"},
 }

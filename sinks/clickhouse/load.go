@@ -58,20 +58,23 @@ func (s *Store) loadBindings(ctx context.Context, from string, fn func(*schemas.
 // dropped them: their bindings, those of logins, addresses and spans that are
 // looked up from them, the rows that rest on them and ended at or after
 // sinceNanos, and, however old, their tool calls, decisions and first uses.
-func (s *Store) Recall(ctx context.Context, keys []schemas.Key, sinceNanos int64) (bindings []schemas.Binding, actions []*schemas.Action, err error) {
-	seen, child := map[schemas.ID]bool{}, ""
+func (s *Store) Recall(ctx context.Context, keys []schemas.Key, sinceNanos int64) ([]schemas.Binding, []*schemas.Action, error) {
+	var bindings []schemas.Binding
+	var actions []*schemas.Action
+	seen := map[schemas.ID]bool{}
 	for part := range slices.Chunk(keys, lookupKeys) {
-		quoted, below := make([]string, len(part)), []string{}
-		for i, k := range part {
-			quoted[i] = quote(k.String())
+		var wheres, quoted []string
+		for _, k := range part {
+			quoted = append(quoted, quote(k.String()))
 			if k.Kind == schemas.KindCall && k.Namespace == "trace" {
-				below = append(below, "startsWith(child, "+quote("call:span:"+k.Value+"/")+")")
+				wheres = append(wheres, "startsWith(child, "+quote("call:span:"+k.Value+"/")+")")
 			}
 		}
 		in := "(" + strings.Join(quoted, ", ") + ")"
 		// A statement each, so that each can use its index.
-		for _, where := range append(below, "child IN "+in, "parent IN "+in+" AND (relation = 'authenticated' OR startsWith(child, 'workload:ip:'))") {
-			if err = s.loadBindings(ctx, "FROM bindings FINAL WHERE "+where, func(b *schemas.Binding) error {
+		wheres = append(wheres, "child IN "+in, "parent IN "+in+" AND (relation = 'authenticated' OR startsWith(child, 'workload:ip:'))")
+		for _, where := range wheres {
+			if err := s.loadBindings(ctx, "FROM bindings FINAL WHERE "+where, func(b *schemas.Binding) error {
 				bindings = append(bindings, *b)
 				return nil
 			}); err != nil {
@@ -79,19 +82,20 @@ func (s *Store) Recall(ctx context.Context, keys []schemas.Key, sinceNanos int64
 			}
 		}
 		// A row names the grant that it is under only once the window is known.
-		if err = load(ctx, s, []field{{"child", &child}}, "FROM bindings FINAL WHERE parent IN "+in+" AND relation = 'granted'", func() error {
+		var child string
+		if err := load(ctx, s, []field{{"child", &child}}, "FROM bindings FINAL WHERE parent IN "+in+" AND relation = 'granted'", func() error {
 			quoted = append(quoted, quote(child))
 			return nil
 		}); err != nil {
 			return nil, nil, err
 		}
 		has := "[" + strings.Join(quoted, ", ") + "]"
-		for _, from := range []string{
-			fmt.Sprintf("WHERE ended_at >= fromUnixTimestamp64Micro(%d, 'UTC') AND (hasAny(keys, %[2]s) OR hasAny(hops.key, %[2]s))", toMicros(sinceNanos), has),
-			"WHERE class IN ('tool_call', 'decision') AND (hasAny(keys, " + has + ") OR hasAny(hops.key, " + has + "))",
-			"WHERE token IN " + in + " AND source_ip != '' ORDER BY event_time, event_id LIMIT 1 BY token",
+		for _, where := range []string{
+			fmt.Sprintf("ended_at >= fromUnixTimestamp64Micro(%d, 'UTC') AND (hasAny(keys, %[2]s) OR hasAny(hops.key, %[2]s))", toMicros(sinceNanos), has),
+			"class IN ('tool_call', 'decision') AND (hasAny(keys, " + has + ") OR hasAny(hops.key, " + has + "))",
+			"token IN " + in + " AND source_ip != '' ORDER BY event_time, event_id LIMIT 1 BY token",
 		} {
-			if err = s.loadActions(ctx, "FROM actions FINAL "+from, func(a *schemas.Action) error {
+			if err := s.loadActions(ctx, "FROM actions FINAL WHERE "+where, func(a *schemas.Action) error {
 				if !seen[a.ID] {
 					seen[a.ID] = true
 					actions = append(actions, a)

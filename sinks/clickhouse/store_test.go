@@ -225,7 +225,7 @@ func TestRecall(t *testing.T) {
 		bind(span, token, schemas.RelationInvoked), bind(ip, pod, schemas.RelationRanAs), bind(session, grant, schemas.RelationGranted),
 	}
 	row := func(name string, second int64, class schemas.Class, ip string, keys []schemas.Key, hops ...schemas.Key) *schemas.Action {
-		at := int64(1_772_500_000+second) * 1e9
+		at := (1_772_500_000 + second) * 1e9
 		a := &schemas.Action{Event: schemas.Event{ID: schemas.MakeID(name), Source: "test", Action: name, TimeNanos: at, EndedNanos: at, Class: class, SourceIP: ip, Keys: keys}, Version: 1}
 		for _, k := range hops {
 			a.Hops = append(a.Hops, schemas.Hop{Key: k})
