@@ -289,16 +289,7 @@ func testEndToEnd(t *testing.T, k cluster, name string) {
 
 	topics := strings.Join(append(demoTopics(), "stratus"), ",")
 	c := newCatena(t, k, db, name, topics)
-	producer, err := ingest.NewProducer(t.Context(), ingest.ProducerOptions{Cluster: ingest.Cluster{Brokers: []string{k.addr}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, topic := range strings.Split(topics, ",") {
-		if _, err := producer.EnsureTopic(t.Context(), topic, 3, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	producer.Close()
+	makeTopics(t, k, topics)
 	c.run("migrate")
 	store := openTest(t, db, name)
 
@@ -318,38 +309,65 @@ func testEndToEnd(t *testing.T, k cluster, name string) {
 	grepSecrets(t, store, name, c)
 }
 
+func makeTopics(t *testing.T, k cluster, topics string) {
+	t.Helper()
+	producer, err := ingest.NewProducer(t.Context(), ingest.ProducerOptions{Cluster: ingest.Cluster{Brokers: []string{k.addr}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer producer.Close()
+	for topic := range strings.SplitSeq(topics, ",") {
+		if _, err := producer.EnsureTopic(t.Context(), topic, 3, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestSmallMemory plays the same records through a catena whose memory holds a
-// part of what they bind: what it drops it looks up in the tables.
+// part of what they bind: what it drops it looks up in the tables. Here not
+// even the rows that can still be improved fit, so that a few stay poorer than
+// in a run that holds everything; none is lost, and what is proven is true.
 func TestSmallMemory(t *testing.T) {
 	k, db, name := fakeKafka(t), database(t), "small_memory"
 	records := playedRecords(t)
 	rng := rand.New(rand.NewPCG(3, 4))
 	rng.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
-	c := newCatena(t, k, db, name, strings.Join(append(demoTopics(), "stratus"), ","))
-	c.env = append(c.env, "CATENA_MEMORY=700KiB")
+	topics := strings.Join(append(demoTopics(), "stratus"), ",")
+	c := newCatena(t, k, db, name, topics)
+	makeTopics(t, k, topics)
+	c.env = append(c.env, fmt.Sprintf("CATENA_MEMORY=%d", len(records)*1200)) // about half of what they take
 	c.run("migrate")
 	store := openTest(t, db, name)
 	replayParts(t, c, records)
 	run := c.start("run")
 	awaitOffsets(t, store, int64(len(records)), c)
 	want, _ := stitchAll(t, records, 100)
-	differ := func() (n int) {
+	look := func() (rows, poorer int) {
 		err := store.LoadActions(t.Context(), 0, func(a *schemas.Action) error {
-			if w := want[a.ID]; w == nil || attribution(a) != attribution(w) {
-				n++
+			w := want[a.ID]
+			rows++
+			if w == nil || attribution(a) != attribution(w) {
+				poorer++
+			}
+			if a.Grade == schemas.GradeProven && (w == nil || w.Root != a.Root) {
+				t.Errorf("%s %s is proven for %v", a.Source, a.Event.Action, a.Root)
 			}
 			return nil
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return n
+		return rows, poorer
 	}
-	for deadline := time.Now().Add(30 * time.Second); differ() > 0 && time.Now().Before(deadline); {
-		time.Sleep(200 * time.Millisecond)
+	rows, poorer := look()
+	for deadline := time.Now().Add(5 * time.Second); poorer > 0 && time.Now().Before(deadline); rows, poorer = look() {
+		time.Sleep(100 * time.Millisecond)
 	}
 	c.terminate(run)
-	compareRows(t, store, records)
+	t.Logf("%d rows, %d poorer than with room for all", rows, poorer)
+	if rows != len(want) || poorer*10 > rows {
+		t.Errorf("%d rows, want %d; %d are poorer than with room for all, more than one in ten", rows, len(want), poorer)
+	}
 	if !regexp.MustCompile(`"rows_evicted":[1-9]`).MatchString(c.text()) {
 		t.Errorf("nothing was dropped: the memory was not small\n%s", c.text())
 	}
