@@ -268,8 +268,9 @@ func (e *Engine) Learn(out *Output, bindings []schemas.Binding, shared []*schema
 // Found answers Output.Wanted: bindings are all that the tables hold with one
 // of the keys as child, and, with relation authenticated or a workload:ip
 // child, as parent; actions are those that can still be improved and whose keys
-// or hops name one of them or, of a grant, a key under it, and all tool calls, decisions and first uses
-// among their keys. An answer may hold more than was asked for.
+// or hops name one of them or, of a grant, a key under it, and all tool calls,
+// decisions and first uses among their keys. An answer may hold more than was
+// asked for.
 func (e *Engine) Found(out *Output, keys []schemas.Key, bindings []schemas.Binding, actions []*schemas.Action) {
 	known := map[nodeID]bool{}
 	var answered []nodeID

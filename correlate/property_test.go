@@ -296,6 +296,37 @@ logout 3s session logout
 	}
 }
 
+// TestLongKeys: keys longer than any source writes neither stop the engine nor
+// become one because they begin alike, and they leave as others do.
+func TestLongKeys(t *testing.T) {
+	long := strings.Repeat("x", 1<<16+7)
+	alice := schemas.Key{Kind: schemas.KindHuman, Namespace: "email", Value: "alice"}
+	e, tab := New(Config{OutOfOrderness: time.Minute, AllowedLateness: time.Minute, Window: time.Hour}), newTable()
+	var out Output
+	say := func(ev schemas.Event) {
+		ev.Evidence = schemas.Evidence{Topic: "t"}
+		e.Process(&out, []schemas.Event{ev})
+		tab.write(&out)
+		checkEngine(t, e)
+	}
+	one := schemas.Key{Kind: schemas.KindToken, Namespace: "jti", Value: long + "1"}
+	two := schemas.Key{Kind: schemas.KindToken, Namespace: "jti", Value: long + "2"}
+	odd := schemas.Key{Kind: schemas.KindToken, Namespace: long, Value: "1"}
+	mint := schemas.Event{ID: schemas.MakeID("mint"), TimeNanos: noon, BindOnly: "x"}
+	mint.Makes = []schemas.Binding{bind(one, alice, schemas.RelationIssued, schemas.StrengthExact, noon, 0)}
+	say(mint)
+	for name, k := range map[string]schemas.Key{"one": one, "two": two, "odd": odd} {
+		say(schemas.Event{ID: schemas.MakeID(name), TimeNanos: noon + 1, Keys: []schemas.Key{k}})
+		if got := tab.rows[schemas.MakeID(name)].Grade == schemas.GradeProven; got != (name == "one") {
+			t.Errorf("%s: proven %v", name, got)
+		}
+	}
+	say(schemas.Event{ID: schemas.MakeID("end"), TimeNanos: noon + int64(48*time.Hour)})
+	if st := e.Stats(); st.Keys != 0 || st.Rows != 1 {
+		t.Errorf("%d keys and %d rows are held in the end", st.Keys, st.Rows)
+	}
+}
+
 // TestVisitLimit: bindings that fan out at every step are cut off, in bounded
 // work and without a claim.
 func TestVisitLimit(t *testing.T) {

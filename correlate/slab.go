@@ -1,6 +1,8 @@
 package correlate
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"hash/maphash"
 	"unsafe"
 )
@@ -74,12 +76,22 @@ type text struct {
 	size  uint16
 }
 
-// maxText is how long a text can be; keys and names beyond it are cut by the
-// caller (see state.shorten), which is far above what any source writes.
+// maxText is how long a text can be, which is far above what any source
+// writes. Names beyond it are cut, parts of keys pass shorten first.
 const maxText = 1<<16 - 1
 
 // texts stores strings outside the garbage collector's sight.
 type texts struct{ blocks slab[textBlock] }
+
+// shorten gives a part of a key that is too long another value of its own:
+// its beginning and its hash, so that two long ones never become one.
+func shorten(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	sum := sha256.Sum256([]byte(s))
+	return s[:maxText-len(sum)*2] + hex.EncodeToString(sum[:])
+}
 
 // put stores a string of at most maxText bytes.
 func (t *texts) put(s string) text {

@@ -229,6 +229,7 @@ func mix(value, namespace uint64, kind schemas.Kind) uint64 {
 
 // peek returns the number of a key, or zero.
 func (s *state) peek(k schemas.Key) nodeID {
+	k.Namespace, k.Value = shorten(k.Namespace), shorten(k.Value)
 	n, _ := s.lookup(k)
 	return n
 }
@@ -243,6 +244,7 @@ func (s *state) lookup(k schemas.Key) (nodeID, uint64) {
 
 // name returns the number of a key and makes it if need be, as a name alone.
 func (s *state) name(k schemas.Key) nodeID {
+	k.Namespace, k.Value = shorten(k.Namespace), shorten(k.Value)
 	n, h := s.lookup(k)
 	if n != 0 {
 		return n
