@@ -65,6 +65,16 @@ type Output struct {
 	// Wanted are keys of which the tables know more than memory: see
 	// Engine.Found. Empty without Config.Lookup.
 	Wanted []schemas.Key
+	// Duplicates are the places of events that have their row under another,
+	// lower place. The same one may come again.
+	Duplicates []Duplicate
+}
+
+// Duplicate is a place from which no row comes, since the event's row names
+// another one.
+type Duplicate struct {
+	Event schemas.ID
+	At    schemas.Evidence // topic, partition, offset and index alone
 }
 
 // Reset empties the output and keeps its capacity.
@@ -73,7 +83,8 @@ func (o *Output) Reset() {
 	clear(o.Bindings)
 	clear(o.Shared)
 	clear(o.Wanted)
-	o.Actions, o.Bindings, o.Shared, o.Wanted = o.Actions[:0], o.Bindings[:0], o.Shared[:0], o.Wanted[:0]
+	clear(o.Duplicates)
+	o.Actions, o.Bindings, o.Shared, o.Wanted, o.Duplicates = o.Actions[:0], o.Bindings[:0], o.Shared[:0], o.Wanted[:0], o.Duplicates[:0]
 }
 
 // Stats counts what happened since the engine was made.
@@ -458,6 +469,13 @@ func (e *Engine) again(out *Output, i rowID, borrowed *schemas.Event) {
 		e.stats.Duplicates++
 	}
 	lower := evidenceOrder(&borrowed.Evidence, &r.act.Evidence) < 0
+	other := &borrowed.Evidence // the place from which no row comes
+	if lower {
+		other = &r.act.Evidence
+	}
+	if evidenceOrder(&borrowed.Evidence, &r.act.Evidence) != 0 {
+		out.Duplicates = append(out.Duplicates, Duplicate{r.act.ID, e.state.place(other)})
+	}
 	if !lower && r.bits&(rowRestored|rowShadow) == 0 {
 		return
 	}

@@ -2,6 +2,7 @@ package correlate
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -377,5 +378,34 @@ func TestManyCandidates(t *testing.T) {
 	e.Process(&out, events)
 	if a := out.Actions[0]; a.Grade != schemas.GradeAmbiguous || len(a.Candidates) != maxCandidates {
 		t.Errorf("%v with %d candidates, want ambiguous with %d", a.Grade, len(a.Candidates), maxCandidates)
+	}
+}
+
+// TestEveryPlaceIsAccountedFor delivers copies of one event from many places in
+// any order: in the end each place is the row's own or was named a duplicate.
+func TestEveryPlaceIsAccountedFor(t *testing.T) {
+	for seed := range uint64(50) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		e := New(Config{})
+		var out Output
+		places := map[schemas.Evidence]bool{}
+		for range 40 {
+			at := schemas.Evidence{Topic: "t", Partition: rng.Int32N(3), Offset: rng.Int64N(10), RecordIndex: rng.Int32N(2)}
+			places[at] = true
+			e.Process(&out, []schemas.Event{{ID: schemas.MakeID("x"), TimeNanos: noon, Evidence: at}})
+		}
+		named := map[schemas.Evidence]bool{out.Actions[len(out.Actions)-1].Evidence: true}
+		for _, d := range out.Duplicates {
+			if d.Event != schemas.MakeID("x") {
+				t.Fatalf("seed %d: a duplicate of event %s, of which there is none", seed, d.Event)
+			}
+			if last := out.Actions[len(out.Actions)-1].Evidence; d.At == last {
+				t.Fatalf("seed %d: the row's own place %v is called a duplicate", seed, last)
+			}
+			named[d.At] = true
+		}
+		if !maps.Equal(named, places) {
+			t.Errorf("seed %d: accounted for %v, delivered at %v", seed, named, places)
+		}
 	}
 }
