@@ -214,7 +214,23 @@ func (d *demo) send(ctx context.Context, producer *ingest.Producer) (n int, err 
 			return n, fmt.Errorf("%s: %w", name, err)
 		}
 	}
+	for _, r := range unreadableRecords() {
+		n++
+		if err := producer.Produce(ctx, r); err != nil {
+			return n, err
+		}
+	}
 	return n, producer.Flush(ctx)
+}
+
+// unreadableRecords are what real topics hold too: a record that was cut off
+// on its way, and one in a format that nobody has described. Both become dead
+// letters, and nothing else suffers.
+func unreadableRecords() []schemas.Record {
+	return []schemas.Record{
+		{Topic: "cloudtrail", Value: []byte(`{"eventVersion":"1.11","userIdentity":{"type":"AssumedRole","accountId":"111122223333","accessKeyId":"ASIAFIXT`)},
+		{Topic: "okta", Value: []byte(`{"app":"door-control","at":"2026-03-02T09:00:00Z","badge":"B-0042","door":"north-2"}`)},
+	}
 }
 
 func eachStoryRecord(name string, each func([]byte) error) error {
