@@ -65,6 +65,10 @@ type Output struct {
 	// Wanted are keys of which the tables know more than memory: see
 	// Engine.Found. Empty without Config.Lookup.
 	Wanted []schemas.Key
+	// WantedSince is the event time from which on rows of these keys are wanted,
+	// if that is earlier than that of rows which can still be improved: late
+	// records correct rows that are final. Zero otherwise.
+	WantedSince int64
 	// Duplicates are the places of events that have their row under another,
 	// lower place. The same one may come again.
 	Duplicates []Duplicate
@@ -85,6 +89,7 @@ func (o *Output) Reset() {
 	clear(o.Wanted)
 	clear(o.Duplicates)
 	o.Actions, o.Bindings, o.Shared, o.Wanted, o.Duplicates = o.Actions[:0], o.Bindings[:0], o.Shared[:0], o.Wanted[:0], o.Duplicates[:0]
+	o.WantedSince = 0
 }
 
 // Stats counts what happened since the engine was made.
@@ -119,6 +124,8 @@ type Engine struct {
 	kept   map[schemas.ID][]waiting // rows that tell of a cause which is not in memory
 	walker walker
 	stats  Stats
+
+	lateSince int64 // earliest event time of late records whose keys are to be asked for; zero if there are none
 }
 
 // New makes an engine with nothing in its state.
@@ -218,6 +225,9 @@ func (e *Engine) take(out *Output, borrowed *schemas.Event) {
 		return
 	}
 	flags := e.observe(borrowed)
+	if flags&schemas.FlagLate != 0 && e.state.lost != nil {
+		e.reachBack(borrowed)
+	}
 	e.learnFrom(out, borrowed)
 	if borrowed.BindOnly != "" {
 		e.stats.BindOnly++
@@ -227,7 +237,10 @@ func (e *Engine) take(out *Output, borrowed *schemas.Event) {
 	e.arena.clone(&act.Event, borrowed)
 	act.Flags |= flags
 	act.RecordAuthMethod, act.RecordMFA = act.AuthMethod, act.MFA
-	e.admit(act, 0)
+	i := e.admit(act, 0)
+	if flags&schemas.FlagLate != 0 && e.state.lost != nil { // it has to wait for what is being looked up for it
+		e.rows.postpone(i, e.water.newest())
+	}
 }
 
 // learnFrom takes in the bindings that an event proves, and the ends.
@@ -347,6 +360,12 @@ func (e *Engine) mine(at *schemas.Evidence) bool {
 
 // ask names the keys that have to be looked up.
 func (e *Engine) ask(out *Output) {
+	if len(e.state.unasked) > 0 && e.lateSince != 0 {
+		out.WantedSince = e.lateSince
+		if len(e.state.deferred) == 0 {
+			e.lateSince = 0
+		}
+	}
 	for _, n := range e.state.unasked {
 		e.stats.Wanted++
 		out.Wanted = append(out.Wanted, e.state.key(n))
@@ -361,7 +380,7 @@ func (e *Engine) observe(ev *schemas.Event) (flags schemas.Flags) {
 		e.stats.Future++
 		return schemas.FlagFutureTime
 	}
-	if e.water.current != math.MinInt64 && over < satSub(e.water.current, int64(e.cfg.AllowedLateness)) {
+	if e.late(over) {
 		flags = schemas.FlagLate
 		e.stats.Late++
 	}

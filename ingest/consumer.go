@@ -71,6 +71,10 @@ type ConsumerOptions struct {
 	// is unreadable: see OnUnreadable.
 	MaxBatchBytes int
 	Rack          string // read from the replica there, if the brokers allow it
+	// Protocol is that of the group: "classic" (default), or "consumer" for the
+	// one of Kafka 4 (KIP-848), in which the broker assigns the partitions. Use
+	// it from Kafka 4.3 on; brokers that do not know it get the classic one.
+	Protocol string
 
 	// SessionTimeout is how long the group waits for a sign of life, 45 s.
 	// RebalanceTimeout is how long a rebalance waits for a member, 60 s: a
@@ -81,6 +85,10 @@ type ConsumerOptions struct {
 	// wrong password) must last before Poll returns it, 30 s. While nothing was
 	// ever assigned, such an error of the group is returned at once.
 	FatalAfter time.Duration
+
+	// Hold keeps new partitions from being read until they are given to
+	// [Consumer.Release], while those before them go on.
+	Hold bool
 
 	// The callbacks run one at a time and never while records are between Poll
 	// and Allow; Poll blocks while one runs. They must not call Poll or Close.
@@ -299,7 +307,6 @@ func (c *Consumer) options() ([]kgo.Opt, error) {
 		kgo.ConsumerGroup(o.Group),
 		kgo.ConsumeTopics(topics...),
 		kgo.ConsumeStartOffset(start),
-		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.DisableAutoCommit(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -316,6 +323,14 @@ func (c *Consumer) options() ([]kgo.Opt, error) {
 		kgo.OnPartitionsRevoked(c.onRevoked),
 		kgo.OnPartitionsLost(c.onLost),
 	)
+	switch o.Protocol {
+	case "", "classic":
+		opts = append(opts, kgo.Balancers(kgo.CooperativeStickyBalancer()))
+	case "consumer":
+		opts = append(opts, kgo.ServerSideBalancer(), kgo.Balancers(kgo.StickyBalancer()))
+	default:
+		return nil, fmt.Errorf(`kafka: group protocol %q is neither "classic" nor "consumer"; check CATENA_KAFKA_GROUP_PROTOCOL`, o.Protocol)
+	}
 	if o.Regex {
 		opts = append(opts, kgo.ConsumeRegex())
 		if len(exclude) > 0 {
@@ -701,6 +716,13 @@ func (c *Consumer) Resume() {
 	select {
 	case c.resume <- struct{}{}:
 	default:
+	}
+}
+
+// Release lets partitions be read that Hold keeps back.
+func (c *Consumer) Release(ps []Partition) {
+	if cl := c.client.Load(); cl != nil {
+		cl.ResumeFetchPartitions(byTopic(ps))
 	}
 }
 

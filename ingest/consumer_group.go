@@ -56,6 +56,9 @@ func (c *Consumer) onAssigned(ctx context.Context, cl *kgo.Client, added map[str
 	c.mu.Unlock()
 	cl.SetOffsets(rewind)
 	c.claim(ctx, cl, commits)
+	if c.opts.Hold {
+		cl.PauseFetchPartitions(byTopic(ps))
+	}
 	c.log.Info("partitions assigned", "group", c.opts.Group, "partitions", names(ps), "owner_millis", ownerMillis)
 	if c.opts.OnAssigned != nil {
 		c.opts.OnAssigned(ctx, ps, ownerMillis)
@@ -257,6 +260,14 @@ func partitions(m map[string][]int32) []Partition {
 		}
 	}
 	return sortPartitions(ps)
+}
+
+func byTopic(ps []Partition) map[string][]int32 {
+	m := map[string][]int32{}
+	for _, p := range ps {
+		m[p.Topic] = append(m[p.Topic], p.Partition)
+	}
+	return m
 }
 
 func names(ps []Partition) []string {

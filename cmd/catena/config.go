@@ -27,6 +27,7 @@ type config struct {
 	KafkaTopics        []string `envconfig:"KAFKA_TOPICS" desc:"topics to read, comma separated; with KAFKA_TOPICS_REGEX patterns"`
 	KafkaTopicsRegex   bool     `envconfig:"KAFKA_TOPICS_REGEX" default:"false" desc:"KAFKA_TOPICS are regular expressions"`
 	KafkaGroup         string   `envconfig:"KAFKA_GROUP" default:"catena" desc:"consumer group"`
+	KafkaGroupProtocol string   `envconfig:"KAFKA_GROUP_PROTOCOL" default:"classic" desc:"classic, or consumer for the protocol of Kafka 4 in which the broker assigns the partitions (4.3 and newer)"`
 	KafkaStart         string   `envconfig:"KAFKA_START" default:"earliest" desc:"where a new group starts: earliest or latest"`
 	KafkaTLS           bool     `envconfig:"KAFKA_TLS" default:"false" desc:"connect with TLS, system roots"`
 	KafkaSASLMechanism string   `envconfig:"KAFKA_SASL_MECHANISM" desc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty for none"`
@@ -94,6 +95,9 @@ func loadConfig(env *environment) (*config, error) {
 	}
 	if c.KafkaStart != "earliest" && c.KafkaStart != "latest" {
 		faults = append(faults, fmt.Errorf("CATENA_KAFKA_START: %q is neither earliest nor latest", c.KafkaStart))
+	}
+	if c.KafkaGroupProtocol != "classic" && c.KafkaGroupProtocol != "consumer" {
+		faults = append(faults, fmt.Errorf("CATENA_KAFKA_GROUP_PROTOCOL: %q is neither classic nor consumer", c.KafkaGroupProtocol))
 	}
 	switch c.KafkaSASLMechanism {
 	case "", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":

@@ -49,9 +49,10 @@ func loadDemo(t *testing.T, store *clickhouse.Store) error {
 	st.engine = correlate.New(cfg.correlator())
 	var batch sinks.Batch
 	for part := range slices.Chunk(records, 64) {
-		if err := st.stitch(part, &batch); err != nil {
+		if err := st.decode(part); err != nil {
 			return err
 		}
+		st.correlate(&batch)
 	}
 	next := map[ingest.Partition]int64{}
 	for _, r := range records {

@@ -343,7 +343,7 @@ func TestSmallMemory(t *testing.T) {
 	awaitOffsets(t, store, int64(len(records)), c)
 	want, _ := stitchAll(t, records, 100)
 	look := func() (rows, poorer int) {
-		err := store.LoadActions(t.Context(), 0, func(a *schemas.Action) error {
+		err := store.LoadActions(t.Context(), 0, nil, func(a *schemas.Action) error {
 			w := want[a.ID]
 			rows++
 			if w == nil || attribution(a) != attribution(w) {
@@ -400,7 +400,7 @@ func compareRows(t *testing.T, store *clickhouse.Store, records []schemas.Record
 	t.Helper()
 	want, _ := stitchAll(t, records, 100)
 	got := map[schemas.ID]*schemas.Action{}
-	err := store.LoadActions(t.Context(), 0, func(a *schemas.Action) error {
+	err := store.LoadActions(t.Context(), 0, nil, func(a *schemas.Action) error {
 		got[a.ID] = a
 		return nil
 	})

@@ -327,9 +327,10 @@ func edgeTexts(t *testing.T, m minted, uses int, records []schemas.Record, size 
 	final := map[schemas.ID]*schemas.Action{}
 	for part := range slices.Chunk(records, size) {
 		var batch sinks.Batch
-		if err := st.stitch(part, &batch); err != nil {
+		if err := st.decode(part); err != nil {
 			t.Fatal(err)
 		}
+		st.correlate(&batch)
 		for _, d := range batch.DeadLetters {
 			t.Errorf("record %d is a dead letter: %s: %s", d.Evidence.Offset, d.Reason, d.Error)
 		}

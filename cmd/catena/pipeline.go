@@ -32,16 +32,23 @@ type pipeline struct {
 	writer   *sinks.Writer
 	store    *clickhouse.Store
 	recall   *recall
+	back     *comeback
 
+	// mu is held by the loop while it works on what a poll brought, and by the
+	// consumer's callbacks, which may come in between.
+	mu     sync.Mutex
 	heard  map[ingest.Partition]time.Time // when a partition last spoke
 	paused bool
-	loaded bool  // the bindings came back from the tables
 	fault  error // of a callback, which can return none
+
+	began            time.Time
+	based            bool // the bindings came back from the tables
+	restoredBindings int
 }
 
 // newPipeline connects everything. Nothing is consumed before [pipeline.run].
 func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline, error) {
-	p := &pipeline{cfg: cfg, log: log, heard: map[ingest.Partition]time.Time{}}
+	p := &pipeline{cfg: cfg, log: log, heard: map[ingest.Partition]time.Time{}, began: time.Now()}
 	reg, err := cfg.openRegistry(ctx, log)
 	if err != nil {
 		return nil, err
@@ -63,6 +70,7 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 	if p.consumer, err = ingest.NewConsumer(ctx, cfg.consumer(log, p)); err != nil {
 		return nil, errors.Join(err, p.writer.Close(ctx), p.store.Close())
 	}
+	p.back = newComeback(p.store, cfg, log)
 	return p, nil
 }
 
@@ -72,19 +80,12 @@ func (p *pipeline) run(ctx context.Context) error {
 	go p.recall.run(recalling)
 	defer func() { stop(); <-p.recall.done }()
 	var records []schemas.Record
-	var batch sinks.Batch
 	var err error
 	for ctx.Err() == nil && p.fault == nil {
 		if records, err = p.consumer.Poll(ctx, records[:0]); err != nil {
 			break
 		}
-		batch = sinks.Batch{}
-		if err = p.stitch(records, &batch); err != nil {
-			break // nothing of them is kept: read again next time
-		}
-		p.remember(&batch)
-		p.account(records, &batch)
-		if err = p.append(ctx, &batch); err != nil {
+		if err = p.work(ctx, records); err != nil {
 			break
 		}
 		if len(records) > 0 {
@@ -98,17 +99,51 @@ func (p *pipeline) run(ctx context.Context) error {
 	return errors.Join(err, p.fault, p.close())
 }
 
+// work takes in the records of one poll, and what the tables have answered.
+// With an error nothing of the records is kept: they are read again.
+func (p *pipeline) work(ctx context.Context, records []schemas.Record) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var batch sinks.Batch
+	p.comeBack(&batch)
+	if err := p.stitch(ctx, records, &batch); err != nil {
+		return err
+	}
+	p.remember(&batch)
+	p.account(records, &batch)
+	return p.append(ctx, &batch)
+}
+
+// stitch decodes and correlates the records.
+func (p *pipeline) stitch(ctx context.Context, records []schemas.Record, batch *sinks.Batch) error {
+	if err := p.decode(records); err != nil {
+		return err
+	}
+	for i := range p.decoded {
+		if err := p.lookBack(ctx, p.decoded[i].Events, batch); err != nil {
+			return err
+		}
+	}
+	p.correlate(batch)
+	p.recall.want(p.out.Wanted, p.out.WantedSince)
+	return nil
+}
+
+// collect moves what the engine has said into the batch.
+func (p *pipeline) collect(batch *sinks.Batch) {
+	p.gather(batch)
+	p.recall.want(p.out.Wanted, p.out.WantedSince)
+}
+
 // remember lets the tables tell what memory no longer holds.
 func (p *pipeline) remember(batch *sinks.Batch) {
-	a, ok := p.recall.next(p.out.Wanted, p.engine.Watermark()-int64(p.cfg.AllowedLateness))
+	a, ok := p.recall.next(p.engine.Watermark() - int64(p.cfg.AllowedLateness))
 	if !ok {
 		return
 	}
 	p.out.Reset()
 	p.engine.Found(&p.out, a.keys, a.bindings, a.actions)
-	batch.Actions = append(batch.Actions, p.out.Actions...)
-	batch.Bindings = append(batch.Bindings, p.out.Bindings...)
-	p.recall.wanted = append(p.recall.wanted, p.out.Wanted...)
+	p.collect(batch)
 }
 
 // account notes how far each partition has come, in the same batch as its rows.
@@ -175,76 +210,6 @@ func (p *pipeline) durable(batch *sinks.Batch) {
 	}
 }
 
-// assigned takes partitions over: everything their last owner wrote comes back
-// first. The consumer calls it between polls.
-func (p *pipeline) assigned(ctx context.Context, parts []ingest.Partition, ownerMillis int64) {
-	mine := map[ingest.Partition]bool{}
-	for _, part := range parts {
-		p.engine.Assign(part.Topic, part.Partition, ownerMillis)
-		p.heard[part] = time.Now()
-		mine[part] = true
-	}
-	if err := p.restore(ctx, mine); err != nil {
-		p.fault = fmt.Errorf("restore: %w", err)
-	}
-}
-
-// restore brings back the bindings inside the window, once, and the rows of
-// the given partitions that can still be improved.
-func (p *pipeline) restore(ctx context.Context, mine map[ingest.Partition]bool) error {
-	progress, err := p.store.LoadProgress(ctx)
-	if err != nil {
-		return err
-	}
-	var watermark int64
-	for _, pr := range progress {
-		watermark = max(watermark, pr.WatermarkNanos)
-	}
-	var bindings []schemas.Binding
-	if !p.loaded {
-		err = p.store.LoadBindings(ctx, watermark-int64(p.cfg.Window), func(b *schemas.Binding) error {
-			bindings = append(bindings, *b)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	var actions []*schemas.Action
-	err = p.store.LoadActions(ctx, watermark-int64(p.cfg.AllowedLateness), func(a *schemas.Action) error {
-		if mine[ingest.Partition{Topic: a.Evidence.Topic, Partition: a.Evidence.Partition}] {
-			actions = append(actions, a)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	p.loaded = true
-	p.out.Reset()
-	p.engine.Restore(&p.out, bindings, actions)
-	if len(bindings)+len(actions) > 0 {
-		p.log.Info("restored", "bindings", len(bindings), "actions", len(actions))
-	}
-	return p.append(ctx, &sinks.Batch{Actions: p.out.Actions})
-}
-
-// revoked gives partitions away with everything written and committed.
-func (p *pipeline) revoked(ctx context.Context, parts []ingest.Partition) {
-	if err := p.writer.Flush(ctx); err != nil {
-		p.log.Warn("gave partitions away before all was written; their next owner reads it again", "error", err)
-	}
-	p.lost(parts)
-}
-
-// lost drops the waiting rows of partitions: they are somebody else's.
-func (p *pipeline) lost(parts []ingest.Partition) {
-	for _, part := range parts {
-		p.engine.Unassign(part.Topic, part.Partition)
-		delete(p.heard, part)
-	}
-}
-
 // unreadable leaves a dead letter for what the consumer had to skip.
 func (p *pipeline) unreadable(u ingest.Unreadable) {
 	letter := schemas.DeadLetter{Reason: schemas.DeadTooLarge, Error: fmt.Sprintf("offsets %d to %d cannot be read: %v", u.From, u.Next-1, u.Err),
@@ -258,6 +223,7 @@ func (p *pipeline) unreadable(u ingest.Unreadable) {
 func (p *pipeline) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.Drain)
 	defer cancel()
+	p.back.close()
 	return errors.Join(p.consumer.Close(ctx), p.writer.Close(ctx), p.store.Close())
 }
 
@@ -298,10 +264,8 @@ func newStitcher(cfg *config, reg *registry.Registry) (stitcher, error) {
 	return s, nil
 }
 
-// stitch decodes records side by side, correlates their events in order, and
-// appends the rows to batch. The rows share nothing with the records' memory.
-// With an error nothing was correlated: the records can be stitched again.
-func (s *stitcher) stitch(records []schemas.Record, batch *sinks.Batch) error {
+// decode decodes records side by side. With an error they can be decoded again.
+func (s *stitcher) decode(records []schemas.Record) error {
 	share := (len(records) + len(s.decoders) - 1) / len(s.decoders)
 	var wg sync.WaitGroup
 	for i := range s.decoders {
@@ -322,6 +286,12 @@ func (s *stitcher) stitch(records []schemas.Record, batch *sinks.Batch) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// correlate takes in the decoded events in order and appends the rows to batch.
+// They share nothing with the records' memory.
+func (s *stitcher) correlate(batch *sinks.Batch) {
 	s.out.Reset()
 	for i := range s.decoded {
 		s.engine.Process(&s.out, s.decoded[i].Events)
@@ -333,7 +303,11 @@ func (s *stitcher) stitch(records []schemas.Record, batch *sinks.Batch) error {
 			s.unclassified[s.decoded[i].Events[n].Source]++
 		}
 	}
+	s.gather(batch)
+}
+
+// gather appends what the engine has said to batch.
+func (s *stitcher) gather(batch *sinks.Batch) {
 	batch.Actions = append(batch.Actions, s.out.Actions...)
 	batch.Bindings = append(batch.Bindings, s.out.Bindings...)
-	return nil
 }

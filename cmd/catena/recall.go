@@ -22,7 +22,8 @@ type recall struct {
 	tables Lookup
 	flush  func(context.Context) error // what was handed over may be what is looked for
 	log    *slog.Logger
-	wanted []schemas.Key // to be asked next
+	wanted []schemas.Key // to be asked next; no more come while the database is behind, see backPressure
+	since  int64         // event time from which late records want rows; zero if none does
 	busy   bool
 	asked  chan question
 	found  chan answer
@@ -90,10 +91,17 @@ func (r *recall) ask(ctx context.Context, q question) (answer, error) {
 	return answer{q.keys, bindings, actions}, err
 }
 
-// next takes in what the engine wants, hands on a question if none is under
-// way, and returns an answer if one has come.
-func (r *recall) next(wanted []schemas.Key, sinceNanos int64) (answer, bool) {
-	r.wanted = append(r.wanted, wanted...)
+// want notes what the engine wants.
+func (r *recall) want(keys []schemas.Key, sinceNanos int64) {
+	r.wanted = append(r.wanted, keys...)
+	if sinceNanos != 0 && (r.since == 0 || sinceNanos < r.since) {
+		r.since = sinceNanos
+	}
+}
+
+// next hands on a question if none is under way, and returns an answer if one
+// has come. finalNanos is the event time before which rows are final.
+func (r *recall) next(finalNanos int64) (answer, bool) {
 	select {
 	case a := <-r.found:
 		r.busy = false
@@ -101,9 +109,15 @@ func (r *recall) next(wanted []schemas.Key, sinceNanos int64) (answer, bool) {
 	default:
 	}
 	if n := min(len(r.wanted), maxRecall); n > 0 && !r.busy {
+		since := finalNanos
+		if r.since != 0 {
+			since = min(since, r.since)
+		}
 		select {
-		case r.asked <- question{append([]schemas.Key(nil), r.wanted[:n]...), sinceNanos}:
-			r.busy, r.wanted = true, append(r.wanted[:0], r.wanted[n:]...)
+		case r.asked <- question{append([]schemas.Key(nil), r.wanted[:n]...), since}:
+			if r.busy, r.wanted = true, append(r.wanted[:0], r.wanted[n:]...); len(r.wanted) == 0 {
+				r.since = 0
+			}
 		default: // not started yet
 		}
 	}

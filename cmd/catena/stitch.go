@@ -122,9 +122,10 @@ func (s *stitching) file(ctx context.Context, name string) error {
 
 func (s *stitching) records(ctx context.Context, records []schemas.Record) error {
 	var batch sinks.Batch
-	if err := s.stitch(records, &batch); err != nil {
+	if err := s.decode(records); err != nil {
 		return err
 	}
+	s.correlate(&batch)
 	for _, d := range batch.DeadLetters {
 		if s.dead++; s.dead <= 20 {
 			fmt.Fprintf(s.env.stderr, "%s record %d: %s: %s\n", d.Evidence.Topic, d.Evidence.Offset, d.Reason, d.Error)

@@ -119,9 +119,10 @@ func stitchAll(t *testing.T, records []schemas.Record, size int) (map[schemas.ID
 	final := map[schemas.ID]*schemas.Action{}
 	for part := range slices.Chunk(records, size) {
 		var batch sinks.Batch
-		if err := st.stitch(part, &batch); err != nil {
+		if err := st.decode(part); err != nil {
 			t.Fatal(err)
 		}
+		st.correlate(&batch)
 		for _, d := range batch.DeadLetters {
 			t.Errorf("%s@%d: %s: %s", d.Evidence.Topic, d.Evidence.Offset, d.Reason, d.Error)
 		}

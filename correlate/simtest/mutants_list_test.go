@@ -17,7 +17,7 @@ var mutants = []mutant{
 	{"skew is allowed for twice", "walk.go", "act, skew+act.ResolutionNanos, false", "act, 2*skew+act.ResolutionNanos, false"},
 	{"surely before is off by one", "walk.go", "w.reached(e.from+w.slack, at) {\n\t\t\tsurely", "w.reached(e.from+w.slack+1, at) {\n\t\t\tsurely"},
 	{"the clocks tell which mint came first", "walk.go", "w.reached(e.from+w.slack, at) {\n\t\t\tsurely", "w.reached(e.from, at) {\n\t\t\tsurely"},
-	{"late is off by one", "engine.go", "over < satSub(e.water.current, int64(e.cfg.AllowedLateness))", "over <= satSub(e.water.current, int64(e.cfg.AllowedLateness))"},
+	{"late is off by one", "late.go", "overNanos < satSub(e.water.current, int64(e.cfg.AllowedLateness))", "overNanos <= satSub(e.water.current, int64(e.cfg.AllowedLateness))"},
 	{"rows leave a tick early", "engine.go", "if i == 0 || over >= final {", "if i == 0 || over > final {"},
 	{"no out-of-orderness bound", "watermark.go", "satSub(low, w.bound)", "low"},
 	{"a silent partition does not hold", "watermark.go", "if !pr.idle {", "if !pr.idle && pr.maxNanos != math.MinInt64 {"},

@@ -132,7 +132,7 @@ func BenchmarkLoadBindings(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		got := 0
-		if err := s.LoadBindings(b.Context(), 0, func(*schemas.Binding) error { got++; return nil }); err != nil || got != n {
+		if err := s.LoadBindings(b.Context(), 0, nil, func(*schemas.Binding) error { got++; return nil }); err != nil || got != n {
 			b.Fatal(got, err)
 		}
 	}

@@ -12,12 +12,78 @@ import (
 	"catena/schemas"
 )
 
-// LoadActions calls fn with every action that ended at or after sinceNanos, in
+// Place is a partition of a topic.
+type Place struct {
+	Topic     string
+	Partition int32
+}
+
+// in is the condition that a row's record lies in one of the partitions; of
+// none that it lies anywhere.
+func in(parts []Place) string {
+	if len(parts) == 0 {
+		return "true"
+	}
+	all := make([]string, len(parts))
+	for i, p := range parts {
+		all[i] = fmt.Sprintf("(%s, %d)", quote(p.Topic), p.Partition)
+	}
+	return "(topic, partition) IN (" + strings.Join(all, ", ") + ")"
+}
+
+// endedSince is the condition that an action ended at a time or after it.
+func endedSince(nanos int64) string {
+	return fmt.Sprintf("ended_at >= fromUnixTimestamp64Micro(%d, 'UTC')", toMicros(nanos))
+}
+
+// LoadActions calls fn with every action that ended at or after sinceNanos and
+// whose record lies in one of the partitions (in any, if none is named), in
 // its newest version and in no particular order, until fn returns an error.
 // Everything that was written comes back, to the nanosecond; Makes, Ends and
 // BindOnly are not in the table and stay empty.
-func (s *Store) LoadActions(ctx context.Context, sinceNanos int64, fn func(*schemas.Action) error) error {
-	return s.loadActions(ctx, fmt.Sprintf("FROM actions FINAL WHERE ended_at >= fromUnixTimestamp64Micro(%d, 'UTC')", toMicros(sinceNanos)), fn)
+func (s *Store) LoadActions(ctx context.Context, sinceNanos int64, parts []Place, fn func(*schemas.Action) error) error {
+	return s.loadActions(ctx, "FROM actions FINAL WHERE "+endedSince(sinceNanos)+" AND "+in(parts), fn)
+}
+
+// RowsSince returns the earliest time, sinceNanos or later, from which on no
+// more than maxRows rows of the partitions ended, in nanoseconds. Versions that
+// are not merged yet count as rows.
+func (s *Store) RowsSince(ctx context.Context, parts []Place, sinceNanos int64, maxRows int) (int64, error) {
+	var micros int64
+	cut := sinceNanos
+	err := load(ctx, s, []field{{"toUnixTimestamp64Micro(ended_at)", &micros}},
+		fmt.Sprintf("FROM actions WHERE %s AND %s ORDER BY ended_at DESC LIMIT 1 OFFSET %d", endedSince(sinceNanos), in(parts), maxRows),
+		func() error { cut = max(cut, (micros+1)*1000); return nil })
+	return cut, err
+}
+
+// LoadRowKeys calls fn with every key that the rows of the partitions name
+// which ended from sinceNanos on and before untilNanos, until fn returns an
+// error.
+func (s *Store) LoadRowKeys(ctx context.Context, parts []Place, sinceNanos, untilNanos int64, fn func(schemas.Key) error) error {
+	return s.loadKeys(ctx, "arrayJoin(arrayConcat(keys, hops.key))", fmt.Sprintf("FROM actions WHERE %s AND NOT %s AND %s",
+		endedSince(sinceNanos), endedSince(untilNanos), in(parts)), fn)
+}
+
+// LoadOlderKeys calls fn with every key of which LoadBindings would leave
+// something out for the same time, until fn returns an error.
+func (s *Store) LoadOlderKeys(ctx context.Context, sinceNanos int64, fn func(schemas.Key) error) error {
+	older := "FROM bindings WHERE NOT (" + provenSince(sinceNanos) + ")"
+	if err := s.loadKeys(ctx, "child", older, fn); err != nil {
+		return err
+	}
+	return s.loadKeys(ctx, "parent", older+" AND (relation = 'authenticated' OR startsWith(child, 'workload:ip:'))", fn)
+}
+
+func (s *Store) loadKeys(ctx context.Context, key, from string, fn func(schemas.Key) error) error {
+	var text string
+	return load(ctx, s, []field{{"DISTINCT " + key, &text}}, from, func() error {
+		k, err := schemas.ParseKey(text)
+		if err != nil || k.IsZero() {
+			return err
+		}
+		return fn(k)
+	})
 }
 
 func (s *Store) loadActions(ctx context.Context, from string, fn func(*schemas.Action) error) error {
@@ -33,10 +99,15 @@ func (s *Store) loadActions(ctx context.Context, from string, fn func(*schemas.A
 
 // LoadBindings calls fn with every binding that was proven at or after
 // sinceNanos or holds at some time known to be after it, in no particular
-// order, until fn returns an error. The binding is fn's to keep. Bindings
-// without a known end that were proven earlier are left to [Store.Recall].
-func (s *Store) LoadBindings(ctx context.Context, sinceNanos int64, fn func(*schemas.Binding) error) error {
-	return s.loadBindings(ctx, fmt.Sprintf("FROM bindings FINAL WHERE proof_time >= fromUnixTimestamp64Nano(%[1]d, 'UTC') OR `until` >= fromUnixTimestamp64Nano(%[1]d, 'UTC')", sinceNanos), fn)
+// order, until fn returns an error; of partitions, those whose proof lies in one
+// of them. The binding is fn's to keep. Bindings without a known end that were
+// proven earlier are left to [Store.Recall].
+func (s *Store) LoadBindings(ctx context.Context, sinceNanos int64, parts []Place, fn func(*schemas.Binding) error) error {
+	return s.loadBindings(ctx, "FROM bindings FINAL WHERE ("+provenSince(sinceNanos)+") AND "+in(parts), fn)
+}
+
+func provenSince(nanos int64) string {
+	return fmt.Sprintf("proof_time >= fromUnixTimestamp64Nano(%[1]d, 'UTC') OR `until` >= fromUnixTimestamp64Nano(%[1]d, 'UTC')", nanos)
 }
 
 // lookupKeys is how many keys one statement names, so that it stays well under
@@ -109,55 +180,35 @@ func (s *Store) Recall(ctx context.Context, keys []schemas.Key, sinceNanos int64
 	return bindings, actions, nil
 }
 
-// LookupEvents returns where the events with the given ids were first seen and
-// in which version they stand in the table; ids that are not there are left
-// out. It is how a duplicate is known that has left memory. The event times of
-// all of them lie between firstNanos and lastNanos, both included: rows are
-// kept in the order of time, so that a narrow range makes for a quick answer.
-func (s *Store) LookupEvents(ctx context.Context, ids []schemas.ID, firstNanos, lastNanos int64) (map[schemas.ID]Seen, error) {
-	found := make(map[schemas.ID]Seen, len(ids))
-	for part := range slices.Chunk(ids, lookupKeys) {
-		if err := s.lookupEvents(ctx, part, between(firstNanos, lastNanos), found); err != nil {
+// LoadEvents returns the rows of the events with the given ids, in their newest
+// version; ids that are not there are left out. It is how a duplicate is known
+// that has left memory. The event times of all of them lie between firstNanos
+// and lastNanos, both included: rows are kept in the order of time, so that a
+// narrow range makes for a quick answer.
+func (s *Store) LoadEvents(ctx context.Context, ids []schemas.ID, firstNanos, lastNanos int64) (found []*schemas.Action, err error) {
+	for part := range slices.Chunk(ids, lookupEvents) {
+		quoted := make([]string, len(part))
+		for i, id := range part {
+			quoted[i] = "'" + id.String() + "'"
+		}
+		err := s.loadActions(ctx, "FROM actions FINAL WHERE event_id IN ("+strings.Join(quoted, ", ")+") AND "+between(firstNanos, lastNanos), func(a *schemas.Action) error {
+			found = append(found, a)
+			return nil
+		})
+		if err != nil {
 			return nil, err
 		}
 	}
 	return found, nil
 }
 
-func (s *Store) lookupEvents(ctx context.Context, ids []schemas.ID, when string, found map[schemas.ID]Seen) error {
-	quoted := make([]string, len(ids))
-	for i, id := range ids {
-		quoted[i] = "'" + id.String() + "'"
-	}
-	var (
-		id   uuid.UUID
-		seen Seen
-	)
-	// All versions of an event are asked for, so the newest can be picked here,
-	// which is cheaper than FINAL.
-	fields := []field{
-		{"event_id", &id}, {"argMax(actions.topic, actions.version)", &seen.Topic}, {"argMax(actions.partition, actions.version)", &seen.Partition},
-		{"argMax(actions.offset, actions.version)", &seen.Offset}, {"max(actions.version)", &seen.Version},
-	}
-	from := "FROM actions WHERE event_id IN (" + strings.Join(quoted, ", ") + ") AND " + when + " GROUP BY event_id"
-	return load(ctx, s, fields, from, func() error {
-		found[schemas.ID(id)] = seen
-		return nil
-	})
-}
+// lookupEvents is how many ids one statement names, for the same reason.
+const lookupEvents = 5000
 
 // between is the condition that an event time lies in a range, both ends
 // included.
 func between(firstNanos, lastNanos int64) string {
 	return fmt.Sprintf("event_time BETWEEN fromUnixTimestamp64Micro(%d, 'UTC') AND fromUnixTimestamp64Micro(%d, 'UTC')", toMicros(firstNanos), toMicros(lastNanos))
-}
-
-// Seen is what LookupEvents tells of an event.
-type Seen struct {
-	Topic     string
-	Partition int32
-	Offset    int64
-	Version   uint64
 }
 
 // LoadProgress returns up to where each partition is accounted for.

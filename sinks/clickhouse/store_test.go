@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"math"
 	"reflect"
 	"slices"
@@ -33,7 +34,7 @@ func TestConformance(t *testing.T) {
 
 func actions(t testing.TB, s *Store, sinceNanos int64) (all []*schemas.Action) {
 	t.Helper()
-	err := s.LoadActions(t.Context(), sinceNanos, func(a *schemas.Action) error {
+	err := s.LoadActions(t.Context(), sinceNanos, nil, func(a *schemas.Action) error {
 		all = append(all, a)
 		return nil
 	})
@@ -157,14 +158,14 @@ func TestLoadActionsSince(t *testing.T) {
 		sinktest.Same(t, got[i], want[i])
 	}
 	stop := errors.New("stop")
-	if err := s.LoadActions(t.Context(), 0, func(*schemas.Action) error { return stop }); !errors.Is(err, stop) {
+	if err := s.LoadActions(t.Context(), 0, nil, func(*schemas.Action) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("error %v, want that of the function", err)
 	}
 }
 
 func bindings(t testing.TB, s *Store, sinceNanos int64) (all []schemas.Binding) {
 	t.Helper()
-	err := s.LoadBindings(t.Context(), sinceNanos, func(b *schemas.Binding) error {
+	err := s.LoadBindings(t.Context(), sinceNanos, nil, func(b *schemas.Binding) error {
 		all = append(all, *b)
 		return nil
 	})
@@ -298,24 +299,100 @@ func TestProgressIsTheLastWritten(t *testing.T) {
 	}
 }
 
-func TestLookupEvents(t *testing.T) {
+func TestLoadEvents(t *testing.T) {
 	s := migrated(t)
 	all := sinktest.Actions(1200)
 	write(t, s, &sinks.Batch{Actions: all})
+	newer := *all[7]
+	newer.Version++
+	write(t, s, &sinks.Batch{Actions: []*schemas.Action{&newer}})
 	ids := []schemas.ID{schemas.MakeID("nobody")}
 	for _, a := range all {
 		ids = append(ids, a.ID)
 	}
-	got, err := s.LookupEvents(t.Context(), ids, all[0].TimeNanos, all[1199].TimeNanos)
+	got, err := s.LoadEvents(t.Context(), ids, all[0].TimeNanos, all[1199].TimeNanos)
 	if err != nil || len(got) != len(all) {
 		t.Fatalf("%d found, error %v", len(got), err)
 	}
-	if none, err := s.LookupEvents(t.Context(), ids, 0, all[0].TimeNanos-1000); len(none) != 0 || err != nil {
+	for _, a := range got {
+		if a.ID == newer.ID && a.Version != newer.Version {
+			t.Errorf("version %d, want the newest, %d", a.Version, newer.Version)
+		}
+	}
+	if none, err := s.LoadEvents(t.Context(), ids, 0, all[0].TimeNanos-1000); len(none) != 0 || err != nil {
 		t.Errorf("%d found before their time, error %v", len(none), err)
 	}
-	a := all[1100]
-	if got[a.ID] != (Seen{a.Evidence.Topic, a.Evidence.Partition, a.Evidence.Offset, a.Version}) {
-		t.Errorf("got %+v", got[a.ID])
+}
+
+// TestLoadBounded: of partitions no more rows are loaded than asked for, and
+// the keys of the others are named.
+func TestLoadBounded(t *testing.T) {
+	s := migrated(t)
+	all := sinktest.Actions(300)
+	for i := range all {
+		a := *all[i]
+		a.Evidence.Topic, a.Evidence.Partition, a.EndedNanos = "bounded", int32(i%3), 0
+		a.Keys = []schemas.Key{{Kind: schemas.KindToken, Namespace: "jti", Value: fmt.Sprint("bounded-", i)}}
+		all[i] = &a
+	}
+	write(t, s, &sinks.Batch{Actions: all})
+	parts := []Place{{"bounded", 0}, {"bounded", 2}}
+	first := all[0].TimeNanos
+	cut, err := s.RowsSince(t.Context(), parts, first, 50)
+	if err != nil || cut <= first {
+		t.Fatalf("cut %d after %d, error %v", cut, first, err)
+	}
+	var near []*schemas.Action
+	keys := map[schemas.Key]bool{}
+	if err := s.LoadActions(t.Context(), cut, parts, func(a *schemas.Action) error { near = append(near, a); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.LoadRowKeys(t.Context(), parts, first, cut, func(k schemas.Key) error { keys[k] = true; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(near) == 0 || len(near) > 50 {
+		t.Errorf("%d rows, want some and at most 50", len(near))
+	}
+	loaded := map[schemas.Key]bool{}
+	for _, a := range near {
+		if a.Evidence.Partition == 1 {
+			t.Errorf("a row of partition 1 was not asked for")
+		}
+		loaded[a.Keys[0]] = true
+	}
+	for _, a := range all {
+		if mine := a.Evidence.Partition != 1; mine != (loaded[a.Keys[0]] || keys[a.Keys[0]]) {
+			t.Errorf("key %s of partition %d: loaded %v, named %v", a.Keys[0], a.Evidence.Partition, loaded[a.Keys[0]], keys[a.Keys[0]])
+		}
+	}
+	if whole, err := s.RowsSince(t.Context(), parts, first, 1000); err != nil || whole != first {
+		t.Errorf("where all fit the cut is %d, %v; want %d", whole, err, first)
+	}
+}
+
+// TestLoadOlderKeys: each key is in the bindings of the window or is named.
+func TestLoadOlderKeys(t *testing.T) {
+	s := migrated(t)
+	key := func(kind schemas.Kind, v string) schemas.Key {
+		return schemas.Key{Kind: kind, Namespace: "older", Value: v}
+	}
+	bindings := []schemas.Binding{
+		{Child: key(schemas.KindToken, "new"), Parent: key(schemas.KindSession, "a"), Relation: schemas.RelationIssued, Strength: schemas.StrengthExact, ProofNanos: 2e18},
+		{Child: key(schemas.KindToken, "old"), Parent: key(schemas.KindSession, "b"), Relation: schemas.RelationIssued, Strength: schemas.StrengthExact, ProofNanos: 1e18},
+		{Child: key(schemas.KindSession, "b"), Parent: key(schemas.KindHuman, "eve"), Relation: schemas.RelationAuthenticated, Strength: schemas.StrengthExact, ProofNanos: 1e18},
+		{Child: key(schemas.KindToken, "lasts"), Parent: key(schemas.KindSession, "b"), Relation: schemas.RelationIssued, Strength: schemas.StrengthExact, ProofNanos: 1e18, UntilNanos: 3e18},
+	}
+	write(t, s, &sinks.Batch{Bindings: bindings})
+	var got []string
+	err := s.LoadOlderKeys(t.Context(), 2e18, func(k schemas.Key) error {
+		if k.Namespace == "older" {
+			got = append(got, k.String())
+		}
+		return nil
+	})
+	slices.Sort(got)
+	if want := []string{"human:older:eve", "session:older:b", "token:older:old"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
 }
 

@@ -1,0 +1,404 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"catena/ingest"
+	"catena/schemas"
+	"catena/sinks"
+	"catena/sinks/clickhouse"
+)
+
+// Taking partitions over and giving them away.
+//
+// A partition that is assigned is not read before what its last owner wrote
+// has come back: the bindings of the window, once, and of each partition the
+// rows that can still be improved. The tables are read beside the loop, which
+// takes in what has come between two polls; partitions that are ready go on
+// meanwhile.
+
+// comeback reads back from the tables. Its methods are called with the
+// pipeline's lock held.
+type comeback struct {
+	store *clickhouse.Store
+	cfg   *config
+	log   *slog.Logger
+
+	ctx   context.Context
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+	found chan restored
+	base  chan struct{} // closed when the bindings of the window have all been handed over
+	jobs  map[ingest.Partition]*restoring
+}
+
+// restoring is one assignment on its way back.
+type restoring struct {
+	parts    []ingest.Partition
+	taken    map[ingest.Partition]bool // from us, meanwhile
+	stop     context.CancelFunc
+	since    time.Time
+	bindings int
+	rows     int
+}
+
+// restored is a part of what has come back.
+type restored struct {
+	job      *restoring // nil for the bindings of the window
+	bindings []schemas.Binding
+	actions  []*schemas.Action // all of them, with done
+	older    []schemas.Key     // left in the tables, to be looked up when somebody uses them
+	done     bool
+}
+
+// chunkRows is how many bindings or keys come back at a time.
+const chunkRows = 5000
+
+func newComeback(store *clickhouse.Store, cfg *config, log *slog.Logger) *comeback {
+	c := &comeback{store: store, cfg: cfg, log: log, found: make(chan restored, 2), base: make(chan struct{}), jobs: map[ingest.Partition]*restoring{}}
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	c.wg.Go(func() {
+		c.insist(c.ctx, "bindings", c.loadBase)
+	})
+	return c
+}
+
+// close ends the reading.
+func (c *comeback) close() {
+	c.stop()
+	c.wg.Wait()
+}
+
+// begin reads back what partitions need that have just become ours.
+func (c *comeback) begin(parts []ingest.Partition) {
+	job := &restoring{parts: parts, taken: map[ingest.Partition]bool{}, since: time.Now()}
+	ctx, stop := context.WithCancel(c.ctx)
+	job.stop = stop
+	for _, p := range parts {
+		c.jobs[p] = job
+	}
+	late := false // the bindings came back before: others may have written more of these partitions since
+	select {
+	case <-c.base:
+		late = true
+	default:
+	}
+	c.wg.Go(func() {
+		defer stop()
+		select {
+		case <-c.base:
+		case <-ctx.Done():
+			return
+		}
+		c.insist(ctx, "rows", func(ctx context.Context) error { return c.loadPartitions(ctx, job, late) })
+	})
+}
+
+// end forgets partitions that are no longer ours.
+func (c *comeback) end(parts []ingest.Partition) {
+	for _, p := range parts {
+		job := c.jobs[p]
+		if job == nil {
+			continue
+		}
+		delete(c.jobs, p)
+		if job.taken[p] = true; len(job.taken) == len(job.parts) {
+			job.stop()
+		}
+	}
+}
+
+// insist repeats a load until it succeeds or ctx ends; nothing is read before.
+func (c *comeback) insist(ctx context.Context, what string, load func(context.Context) error) {
+	failing := false
+	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
+		err := load(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil && failing:
+			c.log.Info("restoring goes on", "of", what)
+			return
+		case err == nil:
+			return
+		case !failing:
+			failing = true
+			c.log.Warn("cannot restore from the tables, trying on; the partitions wait", "of", what, "error", err)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// give hands a part over to the loop.
+func (c *comeback) give(ctx context.Context, r restored) error {
+	select {
+	case c.found <- r:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// newest is the latest watermark that any owner reported.
+func (c *comeback) newest(ctx context.Context) (int64, error) {
+	progress, err := c.store.LoadProgress(ctx)
+	var watermark int64
+	for _, p := range progress {
+		watermark = max(watermark, p.WatermarkNanos)
+	}
+	return watermark, err
+}
+
+// loadBase brings back the bindings of the window, and the names of those that
+// are older.
+func (c *comeback) loadBase(ctx context.Context) error {
+	watermark, err := c.newest(ctx)
+	if err != nil {
+		return err
+	}
+	since := watermark - int64(c.cfg.Window)
+	if err := c.bindings(ctx, nil, nil, since); err != nil {
+		return err
+	}
+	if err := c.older(ctx, func(fn func(schemas.Key) error) error { return c.store.LoadOlderKeys(ctx, since, fn) }); err != nil {
+		return err
+	}
+	return c.give(ctx, restored{done: true})
+}
+
+// bindings brings back the bindings since a time, of all partitions if parts
+// is nil.
+func (c *comeback) bindings(ctx context.Context, job *restoring, parts []clickhouse.Place, since int64) error {
+	chunk := make([]schemas.Binding, 0, chunkRows)
+	flush := func() error {
+		r := restored{job: job, bindings: chunk}
+		chunk = make([]schemas.Binding, 0, chunkRows)
+		return c.give(ctx, r)
+	}
+	err := c.store.LoadBindings(ctx, since, parts, func(b *schemas.Binding) error {
+		if chunk = append(chunk, *b); len(chunk) == chunkRows {
+			return flush()
+		}
+		return nil
+	})
+	if err == nil && len(chunk) > 0 {
+		err = flush()
+	}
+	return err
+}
+
+func (c *comeback) older(ctx context.Context, load func(func(schemas.Key) error) error) error {
+	chunk := make([]schemas.Key, 0, chunkRows)
+	flush := func() error {
+		r := restored{older: chunk}
+		chunk = make([]schemas.Key, 0, chunkRows)
+		return c.give(ctx, r)
+	}
+	err := load(func(k schemas.Key) error {
+		if chunk = append(chunk, k); len(chunk) == chunkRows {
+			return flush()
+		}
+		return nil
+	})
+	if err == nil && len(chunk) > 0 {
+		err = flush()
+	}
+	return err
+}
+
+// rowBytes is about what a waiting row takes: half of the memory is for those
+// that come back, and the rest of them is looked up when it is needed.
+const rowBytes = 2 << 10
+
+// loadPartitions brings back the rows of partitions that can still be improved.
+func (c *comeback) loadPartitions(ctx context.Context, job *restoring, late bool) error {
+	watermark, err := c.newest(ctx)
+	if err != nil {
+		return err
+	}
+	parts := make([]clickhouse.Place, len(job.parts))
+	for i, p := range job.parts {
+		parts[i] = clickhouse.Place{Topic: p.Topic, Partition: p.Partition}
+	}
+	if late {
+		if err := c.bindings(ctx, job, parts, watermark-int64(c.cfg.Window)); err != nil {
+			return err
+		}
+	}
+	since := watermark - int64(c.cfg.AllowedLateness)
+	cut, err := c.store.RowsSince(ctx, parts, since, max(1000, int(c.cfg.Memory)/2/rowBytes))
+	if err != nil {
+		return err
+	}
+	var actions []*schemas.Action
+	err = c.store.LoadActions(ctx, cut, parts, func(a *schemas.Action) error {
+		actions = append(actions, a)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if cut > since {
+		err = c.older(ctx, func(fn func(schemas.Key) error) error { return c.store.LoadRowKeys(ctx, parts, since, cut, fn) })
+		if err != nil {
+			return err
+		}
+	}
+	return c.give(ctx, restored{job: job, actions: actions, done: true})
+}
+
+// comeBack takes in what has come back from the tables since the last call,
+// for as long as records can wait.
+func (p *pipeline) comeBack(batch *sinks.Batch) {
+	if len(p.back.jobs) == 0 && p.based {
+		return
+	}
+	patience := 50 * time.Millisecond
+	if !p.reading() {
+		patience = 500 * time.Millisecond
+	}
+	for timer := time.After(patience); ; {
+		select {
+		case r := <-p.back.found:
+			p.takeBack(batch, r)
+			if len(p.back.jobs) == 0 {
+				return
+			}
+		case <-timer:
+			return
+		}
+	}
+}
+
+// reading reports whether any partition of ours is being read already.
+func (p *pipeline) reading() bool {
+	for part := range p.heard {
+		if p.back.jobs[part] == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *pipeline) takeBack(batch *sinks.Batch, r restored) {
+	p.out.Reset()
+	p.engine.Older(r.older)
+	actions := r.actions
+	if r.job != nil {
+		r.job.bindings += len(r.bindings)
+		r.job.rows += len(r.actions)
+		if len(r.job.taken) > 0 {
+			actions = slices.DeleteFunc(actions, func(a *schemas.Action) bool {
+				return r.job.taken[ingest.Partition{Topic: a.Evidence.Topic, Partition: a.Evidence.Partition}]
+			})
+		}
+	}
+	p.engine.Restore(&p.out, r.bindings, actions)
+	p.collect(batch)
+	if r.job == nil {
+		p.restoredBindings += len(r.bindings)
+		if r.done {
+			p.based = true
+			close(p.back.base)
+			p.log.Info("bindings restored", "bindings", p.restoredBindings, "seconds", time.Since(p.began).Round(time.Millisecond).Seconds())
+		}
+		return
+	}
+	if !r.done {
+		return
+	}
+	var ready []ingest.Partition
+	for _, part := range r.job.parts {
+		if p.back.jobs[part] == r.job {
+			delete(p.back.jobs, part)
+			ready = append(ready, part)
+		}
+	}
+	p.consumer.Release(ready)
+	p.log.Info("partitions restored", "partitions", len(ready), "actions", r.job.rows, "bindings", r.job.bindings,
+		"seconds", time.Since(r.job.since).Round(time.Millisecond).Seconds())
+}
+
+// restoring counts the partitions that are ours and not read yet.
+func (p *pipeline) restoring() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.back.jobs)
+}
+
+// assigned takes partitions over. They are read once everything their last
+// owner wrote has come back.
+func (p *pipeline) assigned(_ context.Context, parts []ingest.Partition, ownerMillis int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, part := range parts {
+		p.engine.Assign(part.Topic, part.Partition, ownerMillis)
+		p.heard[part] = time.Now()
+	}
+	p.back.begin(parts)
+}
+
+// revoked gives partitions away with everything written and committed.
+func (p *pipeline) revoked(ctx context.Context, parts []ingest.Partition) {
+	if err := p.writer.Flush(ctx); err != nil {
+		p.log.Warn("gave partitions away before all was written; their next owner reads it again", "error", err)
+	}
+	p.lost(parts)
+}
+
+// lost drops the waiting rows of partitions: they are somebody else's.
+func (p *pipeline) lost(parts []ingest.Partition) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.back.end(parts)
+	for _, part := range parts {
+		p.engine.Unassign(part.Topic, part.Partition)
+		delete(p.heard, part)
+	}
+}
+
+// lookBack brings back the rows of late records that are read again, so that
+// what is known of them is not lost with a poorer row. The pipeline waits for
+// the answer: without it there is nothing right to write.
+func (p *pipeline) lookBack(ctx context.Context, events []schemas.Event, batch *sinks.Batch) error {
+	ids, first, last := p.engine.Unknown(nil, events)
+	if len(ids) == 0 {
+		return nil
+	}
+	failing := false
+	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
+		actions, err := p.store.LoadEvents(ctx, ids, first, last)
+		if err == nil {
+			if failing {
+				p.log.Info("late records are looked up again")
+			}
+			if len(actions) > 0 {
+				p.out.Reset()
+				p.engine.Remember(&p.out, actions)
+				p.collect(batch)
+			}
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !failing {
+			failing = true
+			p.log.Warn("late records cannot be looked up, trying on; reading waits", "records", len(ids), "error", err)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+}

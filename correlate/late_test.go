@@ -1,0 +1,156 @@
+package correlate
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"catena/schemas"
+)
+
+// settleWith writes what an engine has said and answers its look-ups as the
+// database does, until it has none.
+func settleWith(e *Engine, tab *table, out *Output) {
+	keys, since := slices.Clone(out.Wanted), out.WantedSince
+	tab.write(out)
+	for len(keys) > 0 {
+		bindings, actions := recallFrom(e, tab, keys, since)
+		e.Found(out, keys, bindings, actions)
+		keys, since = slices.Clone(out.Wanted), out.WantedSince
+		tab.write(out)
+	}
+}
+
+func recallFrom(e *Engine, tab *table, keys []schemas.Key, wantedSince int64) ([]schemas.Binding, []*schemas.Action) {
+	wanted := map[schemas.Key]bool{}
+	for _, k := range keys {
+		wanted[k] = true
+	}
+	since := e.Watermark() - int64(e.cfg.AllowedLateness)
+	if wantedSince != 0 {
+		since = min(since, wantedSince)
+	}
+	var bindings []schemas.Binding
+	for _, b := range tab.loadBindings() {
+		if wanted[b.Child] {
+			bindings = append(bindings, b)
+		}
+	}
+	var actions []*schemas.Action
+	for _, a := range tab.load() {
+		named := false
+		for _, k := range a.Keys {
+			named = named || wanted[k]
+		}
+		for _, h := range a.Hops {
+			named = named || wanted[h.Key]
+		}
+		if named && max(a.TimeNanos, a.EndedNanos) >= since {
+			actions = append(actions, a)
+		}
+	}
+	return bindings, actions
+}
+
+const day = int64(24 * time.Hour)
+
+// lateWorld is an engine that has gone on for a day since alice's token was
+// minted and used; how it came to be depends on whether the mint was seen.
+func lateWorld(mintSeen bool) (e *Engine, tab *table, mint, use schemas.Event) {
+	tok := schemas.Key{Kind: schemas.KindToken, Namespace: "jti", Value: "T"}
+	alice := schemas.Key{Kind: schemas.KindHuman, Namespace: "email", Value: "alice"}
+	at := func(offset int64) schemas.Evidence { return schemas.Evidence{Topic: "t", Offset: offset} }
+	mint = schemas.Event{ID: schemas.MakeID("mint"), TimeNanos: noon, Class: schemas.ClassIssuance, Evidence: at(1)}
+	mint.Makes = []schemas.Binding{bind(tok, alice, schemas.RelationIssued, schemas.StrengthExact, noon, 0)}
+	use = schemas.Event{ID: schemas.MakeID("use"), TimeNanos: noon + 1e9, Class: schemas.ClassAPICall, Keys: []schemas.Key{tok}, Evidence: at(2)}
+	e, tab = New(Config{Window: time.Hour, Lookup: true}), newTable()
+	var out Output
+	if mintSeen {
+		e.Process(&out, []schemas.Event{mint})
+		tab.write(&out)
+	}
+	out.Reset()
+	e.Process(&out, []schemas.Event{use})
+	tab.write(&out)
+	out.Reset()
+	for h := range 25 {
+		e.Process(&out, []schemas.Event{{ID: schemas.MakeID("tick", string(rune('a'+h))), TimeNanos: noon + int64(h)*int64(time.Hour), Evidence: at(int64(10 + h))}})
+		settleWith(e, tab, &out)
+	}
+	return e, tab, mint, use
+}
+
+func (t *table) row(id schemas.ID) *schemas.Action {
+	for _, a := range t.load() {
+		if a.ID == id {
+			return a
+		}
+	}
+	return nil
+}
+
+// TestLateReplay reads a record again whose row and keys have left memory, in
+// the same process and in one that has restarted: the good row stays.
+func TestLateReplay(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		e, tab, _, use := lateWorld(true)
+		if got := tab.row(use.ID); got.Grade != schemas.GradeProven {
+			t.Fatalf("the row is %v from the start", got.Grade)
+		}
+		var out Output
+		if restarted {
+			e = New(Config{Window: time.Hour, Lookup: true})
+			e.Assign("t", 0, 2)
+			e.Older([]schemas.Key{use.Keys[0]})
+			e.Process(&out, []schemas.Event{{ID: schemas.MakeID("now"), TimeNanos: noon + day, Evidence: schemas.Evidence{Topic: "t", Offset: 99}}})
+			out.Reset()
+		}
+		ids, first, last := e.Unknown(nil, []schemas.Event{use})
+		if len(ids) != 1 || ids[0] != use.ID || first != use.TimeNanos || last != use.TimeNanos {
+			t.Fatalf("unknown: %v from %d to %d", ids, first, last)
+		}
+		e.Remember(&out, []*schemas.Action{tab.row(use.ID)})
+		settleWith(e, tab, &out)
+		again := use
+		again.Evidence.Offset = 77 // delivered at another place, too
+		e.Process(&out, []schemas.Event{again})
+		if len(out.Duplicates) != 1 || out.Duplicates[0].At.Offset != 77 {
+			t.Errorf("restarted %v: duplicates %v", restarted, out.Duplicates)
+		}
+		settleWith(e, tab, &out)
+		if got := tab.row(use.ID); got.Grade != schemas.GradeProven || got.Evidence.Offset != 2 {
+			t.Errorf("restarted %v: the row became %v (%v) at offset %d", restarted, got.Grade, got.Reason, got.Evidence.Offset)
+		}
+	}
+}
+
+// TestLateUse is of a key that was minted before the restart, further back
+// than what was loaded: it is looked up.
+func TestLateUse(t *testing.T) {
+	_, tab, _, use := lateWorld(true)
+	e := New(Config{Window: time.Hour, Lookup: true})
+	var out Output
+	e.Process(&out, []schemas.Event{{ID: schemas.MakeID("now"), TimeNanos: noon + day, Evidence: schemas.Evidence{Topic: "t", Offset: 99}}})
+	use.ID, use.Evidence.Offset = schemas.MakeID("another use"), 100
+	out.Reset()
+	e.Process(&out, []schemas.Event{use})
+	settleWith(e, tab, &out)
+	if got := tab.row(use.ID); got.Grade != schemas.GradeProven || got.Flags&schemas.FlagLate == 0 {
+		t.Errorf("got %v (%v), flags %v", got.Grade, got.Reason, got.Flags)
+	}
+}
+
+// TestLateEvidence corrects a row that is final: the mint comes a day late.
+func TestLateEvidence(t *testing.T) {
+	e, tab, mint, use := lateWorld(false)
+	if got := tab.row(use.ID); got.Grade != schemas.GradeUnattributed {
+		t.Fatalf("without the mint the row is %v", got.Grade)
+	}
+	var out Output
+	e.Process(&out, []schemas.Event{mint})
+	settleWith(e, tab, &out)
+	if got := tab.row(use.ID); got.Grade != schemas.GradeProven {
+		t.Errorf("with the mint it is %v (%v)", got.Grade, got.Reason)
+	}
+	checkEngine(t, e)
+}
