@@ -93,6 +93,16 @@ CREATE TABLE IF NOT EXISTS actions
     ended_nanos      Int64 CODEC(Delta, ZSTD(1)), -- 0 for an instant
     resolution_nanos Int64 CODEC(Delta, ZSTD(1)),
 
+    -- Worked out when they are read, so that every question means the same by them. SELECT * leaves
+    -- them out; name them.
+    -- Changes of identities, roles and policies; secrets; commands.
+    privileged Bool ALIAS class IN ('issuance', 'grant', 'command') AND outcome = 'success'
+        OR match(action, '^(iam|organizations|sso|kms):(Create|Put|Attach|Update|Add|Delete)|^secretsmanager:GetSecretValue|^(create|update|patch|delete) (cluster)?role|^(get|list) secrets'),
+    -- An agent's tool call, what such a call caused, or what an agent did under its own identity.
+    by_agent Bool ALIAS class = 'tool_call' OR cause_id != toUUID('00000000-0000-0000-0000-000000000000') OR actor_kind = 'agent' OR root_kind = 'agent',
+    -- The first of the keys that lives for months: a user's access key, an API key, a certificate; empty if none.
+    standing_credential String ALIAS arrayFirst(k -> match(k, '^token:(aws\\.access_key:AKIA|(x509\\.sha256|okta\\.api_token|github\\.hashed|gcp\\.sa_key|entra\\.credential|azure\\.storage_key|azure\\.sas|anthropic\\.api_key|openai\\.api_key):)'), keys),
+
     -- So that a restart and a question about a time range skip what had ended before it.
     INDEX by_end      ended_at  TYPE minmax GRANULARITY 1,
 

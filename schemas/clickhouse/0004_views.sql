@@ -34,8 +34,180 @@ SELECT min(watermark) AS final_before, count() AS partitions
 FROM progress FINAL
 WHERE updated_at > (SELECT max(updated_at) FROM progress) - INTERVAL 10 MINUTE;
 
--- Tool calls that no policy engine was asked about. A decision may be recorded later than the call, so
--- only final rows count.
+-- The questions people ask. A view with {name:Type} takes parameters: SELECT * FROM chain_tree(chain = '…').
+-- Ids of keys are written kind:namespace:value throughout.
+
+-- One chain in the order of time: who did what with which key, on whose authority, and how that is known.
+CREATE OR REPLACE VIEW chain_timeline AS
+SELECT
+    event_time, class, action, resource, outcome,
+    actor_kind, actor_id, actor_name, authority,
+    -- The key that it was done with, the most telling first.
+    multiIf(token != '', token, session != '', session, workload != '', workload, request) AS performed_with,
+    grade, reason, cause_id, cause_grade, policy_decision, grant_id, source_ip, flags,
+    root_kind, root_id, root_name, source, event_id, topic, partition, offset, record_index
+FROM actions FINAL
+WHERE chain_id = {chain:UUID}
+ORDER BY event_time, event_id;
+
+-- One chain as a tree, from the root down, each key above what it drove. kind is key or action; a call that
+-- is an action of its own stands there once. tree is the line to print; node and parent are the same tree for
+-- programs, where a node's id is the path of keys down to it.
+CREATE OR REPLACE VIEW chain_tree AS
+WITH
+    members AS
+    (
+        SELECT
+            event_id, event_time, class, action, resource, outcome, grade, reason, cause_grade, policy_decision, flags,
+            arrayFilter(h -> NOT h.lent, hops) AS steps,
+            if(empty(steps) AND frontier != '', [frontier], arrayMap(h -> h.key, steps)) AS above,
+            notEmpty(above) AND startsWith(above[-1], 'call:') AND has(keys, above[-1]) AS is_call
+        FROM actions FINAL
+        WHERE chain_id = {chain:UUID}
+    ),
+    nodes AS
+    (
+        SELECT
+            if(is_call, above, arrayPushBack(above, toString(event_id))) AS path, 'action' AS kind, event_time AS first_seen, event_id AS event,
+            if(is_call, steps[-1].relation, '') AS relation, if(is_call, steps[-1].strength, '') AS strength, '' AS name,
+            class, action, resource, outcome, grade, reason, cause_grade, policy_decision, flags
+        FROM members
+        UNION ALL
+        SELECT
+            arraySlice(above, 1, i) AS path, 'key' AS kind, min(event_time) AS first_seen, argMin(steps[i].proof, event_time) AS event,
+            argMin(steps[i].relation, event_time) AS relation, argMin(steps[i].strength, event_time) AS strength, argMin(steps[i].name, event_time) AS name,
+            '' AS class, '' AS action, '' AS resource, '' AS outcome, '' AS grade, '' AS reason, '' AS cause_grade, '' AS policy_decision, [] AS flags
+        FROM members
+        ARRAY JOIN arrayEnumerate(above) AS i
+        WHERE NOT (is_call AND i = length(above))
+        GROUP BY path
+    ),
+    -- An action that is a call stands for its key.
+    single AS (SELECT * FROM nodes ORDER BY kind LIMIT 1 BY if(startsWith(path[-1], 'call:'), path, arrayPushBack(path, kind))),
+    -- Siblings in the order in which they were first seen, so each node is sorted by the times of all above it.
+    placed AS
+    (
+        SELECT path, kind, arraySort(groupArray((part, at))) AS position
+        FROM (SELECT path, kind, part FROM single ARRAY JOIN arrayEnumerate(path) AS part) AS one
+        INNER JOIN (SELECT path AS prefix, min(first_seen) AS at FROM nodes GROUP BY prefix) AS times ON arraySlice(one.path, 1, part) = times.prefix
+        GROUP BY path, kind
+    )
+SELECT
+    length(single.path) - 1 AS level,
+    concat(repeat('   ', level), if(kind = 'key',
+        concat(single.path[-1], if(name = '', '', concat(' (', name, ')')), if(relation = '', '', concat('  ', relation, ' ', strength))),
+        concat(formatDateTime(first_seen, '%H:%i:%S'), '  ', class, '  ', action, if(resource = '', '', concat('  ', resource)), '  ', grade))) AS tree,
+    kind,
+    arrayStringConcat(single.path, ' > ') AS node,
+    arrayStringConcat(arrayPopBack(single.path), ' > ') AS parent,
+    single.path[-1] AS key, -- for an action that is no call, its event id
+    name, relation, strength,
+    event AS event_id,      -- of the action, or the proof of the step
+    first_seen, class, action, resource, outcome, grade, reason, cause_grade, policy_decision, flags
+FROM single
+INNER JOIN placed ON single.path = placed.path AND single.kind = placed.kind
+ORDER BY arrayMap((p, k) -> (p.2, k), position, single.path);
+
+-- Who touched a resource, one row per identity and chain; a name that ends in * stands for all that begin so.
+CREATE OR REPLACE VIEW resource_touched_by AS
+SELECT
+    actions.root_kind AS root_kind, actions.root_id AS root_id, any(actions.root_name) AS root_name, chain_id,
+    groupUniqArray(20)(resource) AS resources,
+    arraySort(groupUniqArray(action)) AS what,
+    arraySort(groupUniqArray(outcome)) AS outcomes,
+    count() AS actions,
+    min(event_time) AS first_seen, max(event_time) AS last_seen,
+    ['unattributed', 'ambiguous', 'inferred', 'stated', 'proven'][
+        min(indexOf(['unattributed', 'ambiguous', 'inferred', 'stated', 'proven'], grade))] AS worst_grade,
+    arraySort(groupUniqArrayIf(cause_id, cause_id != toUUID('00000000-0000-0000-0000-000000000000'))) AS tool_calls, -- event ids
+    arraySort(groupUniqArray(actor_name)) AS actors,
+    max(mfa) AS mfa,
+    arraySort(groupUniqArrayArray(actions.flags)) AS flags
+FROM actions FINAL
+WHERE resource = {resource:String} OR (endsWith({resource:String}, '*') AND startsWith(resource, substring({resource:String}, 1, length({resource:String}) - 1)))
+GROUP BY root_kind, root_id, chain_id
+ORDER BY first_seen, chain_id;
+
+-- The keys that a token, session, workload or address drives, directly and through others, eight steps down.
+-- Only bindings that a record shows: a weak one says that two things happened at one place and time, and from
+-- a shared workload would lead to everybody. Which of them held at which time, actions.hops says.
+CREATE OR REPLACE VIEW keys_driven_by AS
+WITH RECURSIVE
+    driven AS
+    (
+        SELECT DISTINCT k AS key, '' AS parent, '' AS relation, '' AS strength, toUUID('00000000-0000-0000-0000-000000000000') AS proof, 0 AS distance, [k] AS path
+        FROM
+        (
+            SELECT {start:String} AS k
+            UNION ALL
+            SELECT concat('workload:ip:', {start:String}) AS k WHERE NOT match({start:String}, '^[a-z]+:[a-z0-9_.]+:.')
+            UNION ALL
+            SELECT arrayJoin(arrayFilter(k -> match(k, '^(token|session):'), keys)) AS k FROM actions FINAL WHERE source_ip = {start:String}
+        )
+        UNION ALL
+        SELECT b.child AS key, b.parent AS parent, b.relation AS relation, b.strength AS strength, b.proof AS proof, d.distance + 1 AS distance, arrayPushBack(d.path, b.child) AS path
+        FROM driven AS d
+        INNER JOIN
+        (
+            SELECT child, parent, toString(relation) AS relation, toString(strength) AS strength, proof
+            FROM bindings FINAL
+            WHERE strength != 'weak' AND relation NOT IN ('granted', 'ended', 'revoked') AND parent IN (SELECT key FROM driven)
+        ) AS b ON b.parent = d.key
+        WHERE d.distance < 8 AND NOT has(d.path, b.child)
+    )
+SELECT key, parent, relation, strength, proof, distance, path -- the nearest way to each key
+FROM driven
+ORDER BY distance, key, path
+LIMIT 1 BY key;
+
+-- Everything from one token, session, workload or address: what was done with the keys that it drives, or
+-- attributed through it. via is the key next to the action, distance how far that is from the start.
+CREATE OR REPLACE VIEW blast_radius AS
+WITH reached AS (SELECT groupArray(key) AS reached_keys, groupArray(distance) AS distances FROM keys_driven_by(start = {start:String}))
+SELECT
+    event_time, class, action, resource, outcome, root_kind, root_id, root_name, actor_name, workload, source_ip, grade, reason, flags, chain_id, event_id,
+    arrayLast(k -> has(reached_keys, k), arrayConcat(arrayReverse(keys), hops.key)) AS via,
+    if(via = '', 0, distances[indexOf(reached_keys, via)]) AS distance
+FROM actions FINAL
+CROSS JOIN reached
+WHERE hasAny(keys, (SELECT reached_keys FROM reached)) OR hasAny(hops.key, (SELECT reached_keys FROM reached)) OR source_ip = {start:String}
+ORDER BY event_time, event_id;
+
+-- How an identity's authority was handed on: each step from key to key on the paths of the actions attributed
+-- to it; calls and requests, which are many, are left out between them. identity is namespace:value as in
+-- root_id, or a name.
+CREATE OR REPLACE VIEW delegations_of AS
+SELECT
+    parent, child, relation,
+    ['weak', 'stated', 'exact'][min(indexOf(['weak', 'stated', 'exact'], strength))] AS weakest_strength,
+    any(proof) AS proof,
+    count() AS actions, uniqExact(chain_id) AS chains,
+    min(event_time) AS first_seen, max(event_time) AS last_seen
+FROM
+(
+    SELECT event_time, chain_id, steps[i - 1].key AS parent, steps[i].key AS child, steps[i].relation AS relation, steps[i].strength AS strength, steps[i].proof AS proof
+    FROM
+    (
+        SELECT event_time, chain_id, arrayFilter(h -> NOT h.lent AND NOT match(h.key, '^(call|request):'), hops) AS steps
+        FROM actions FINAL
+        WHERE root_id = {identity:String} OR root_name = {identity:String}
+    )
+    ARRAY JOIN arrayEnumerate(steps) AS i
+    WHERE i > 1
+)
+WHERE relation != 'authenticated' -- a login hands nothing on
+GROUP BY parent, child, relation
+ORDER BY first_seen, parent, child;
+
+-- What agents did, but for opening sessions, without a policy decision on it or on the tool call that caused it.
+-- A decision may be recorded later than the call, so only final rows count.
+CREATE OR REPLACE VIEW agent_actions_without_decision AS
+SELECT *
+FROM actions FINAL
+WHERE by_agent AND class NOT IN ('decision', 'session') AND policy_decision = '' AND event_time < (SELECT final_before FROM finality)
+    AND cause_id GLOBAL NOT IN (SELECT event_id FROM actions FINAL WHERE class = 'tool_call' AND policy_decision != '');
+
+-- The tool calls among them.
 CREATE OR REPLACE VIEW agent_tool_calls_without_decision AS
 SELECT *
 FROM actions FINAL
@@ -48,3 +220,85 @@ SELECT * FROM actions FINAL WHERE has(flags, 'outside_grant');
 -- Credentials in the wrong hands: the keys of one action lead to different people or workloads.
 CREATE OR REPLACE VIEW divergent AS
 SELECT * FROM actions FINAL WHERE has(flags, 'divergent');
+
+-- Identities, rights and secrets changed, and commands run, by chains known to have begun without a second factor.
+CREATE OR REPLACE VIEW privileged_without_mfa AS
+SELECT * FROM actions FINAL WHERE privileged AND mfa = 'no';
+
+-- Credentials that live for months, used by agents or by what their tool calls caused.
+CREATE OR REPLACE VIEW standing_credentials_used_by_agents AS
+SELECT
+    standing_credential AS credential,
+    actions.root_kind AS root_kind, actions.root_id AS root_id, any(actions.root_name) AS root_name,
+    count() AS actions, uniqExact(chain_id) AS chains,
+    arraySort(groupUniqArray(100)(action)) AS what,
+    min(event_time) AS first_seen, max(event_time) AS last_seen
+FROM actions FINAL
+WHERE by_agent AND standing_credential != ''
+GROUP BY credential, root_kind, root_id;
+
+-- Coverage: how well the actions of each source are attributed. share is of the source's actions in the hour.
+CREATE OR REPLACE VIEW coverage_by_hour AS
+SELECT hour, source, grade, count() AS actions, round(count() / sum(count()) OVER (PARTITION BY hour, source), 4) AS share
+FROM (SELECT toStartOfHour(event_time) AS hour, source, grade FROM actions FINAL)
+GROUP BY hour, source, grade;
+
+CREATE OR REPLACE VIEW coverage_by_day AS
+SELECT day, source, grade, count() AS actions, round(count() / sum(count()) OVER (PARTITION BY day, source), 4) AS share
+FROM (SELECT toDate(event_time) AS day, source, grade FROM actions FINAL)
+GROUP BY day, source, grade;
+
+-- The same for each identity that is no person: what of its work leads to a person, and how well that is known.
+CREATE OR REPLACE VIEW coverage_by_identity AS
+SELECT
+    toDate(event_time) AS day, actor_kind, actor_id, any(actions.actor_name) AS actor_name,
+    count() AS actions,
+    round(countIf(actions.root_kind = 'human') / count(), 4) AS share_with_person,
+    round(countIf(grade = 'proven') / count(), 4) AS share_proven,
+    round(countIf(grade = 'stated') / count(), 4) AS share_stated,
+    round(countIf(grade = 'inferred') / count(), 4) AS share_inferred,
+    round(countIf(grade = 'ambiguous') / count(), 4) AS share_ambiguous,
+    round(countIf(grade = 'unattributed') / count(), 4) AS share_unattributed
+FROM actions FINAL
+WHERE actor_kind NOT IN ('human', '')
+GROUP BY day, actor_kind, actor_id;
+
+-- Identities, tools and edges that no action before a time had. An edge is an identity at the root and what it
+-- used: the identity that acted for it, or the tool.
+CREATE OR REPLACE VIEW new_since AS
+SELECT kind, value, min(event_time) AS first_seen, count() AS actions, argMin(chain_id, (event_time, event_id)) AS first_chain, argMin(event_id, (event_time, event_id)) AS first_event
+FROM
+(
+    SELECT event_time, event_id, chain_id, seen.1 AS kind, seen.2 AS value
+    FROM
+    (
+        SELECT
+            event_time, event_id, chain_id,
+            if(root_id = '', '', concat(root_kind, ':', root_id)) AS root,
+            if(actor_id = '', '', concat(actor_kind, ':', actor_id)) AS actor,
+            if(class = 'tool_call', action, '') AS tool,
+            arrayDistinct(arrayFilter(s -> s.2 != '', [
+                ('identity', root), ('identity', actor), ('tool', tool),
+                ('edge', if(root = '' OR actor IN ('', root), '', concat(root, ' -> ', actor))),
+                ('edge', if(root = '' OR tool = '', '', concat(root, ' -> ', tool)))])) AS all_seen
+        FROM actions FINAL
+    )
+    ARRAY JOIN all_seen AS seen
+)
+GROUP BY kind, value
+HAVING first_seen >= {since:DateTime64(6, 'UTC')}
+ORDER BY first_seen, kind, value;
+
+-- How long it takes, in seconds: from the broker's timestamp and from the event itself to the row as it now
+-- stands, its improvements included. ClickHouse's clock against the broker's and the source's.
+CREATE OR REPLACE VIEW latency_by_hour AS
+SELECT
+    toStartOfHour(attributed_at) AS hour, source, count() AS actions,
+    quantileExact(0.5)(dateDiff('millisecond', ingested_at, attributed_at)) / 1000 AS ingested_p50,
+    quantileExact(0.95)(dateDiff('millisecond', ingested_at, attributed_at)) / 1000 AS ingested_p95,
+    quantileExact(0.99)(dateDiff('millisecond', ingested_at, attributed_at)) / 1000 AS ingested_p99,
+    quantileExact(0.5)(dateDiff('millisecond', event_time, attributed_at)) / 1000 AS event_p50,
+    quantileExact(0.95)(dateDiff('millisecond', event_time, attributed_at)) / 1000 AS event_p95,
+    quantileExact(0.99)(dateDiff('millisecond', event_time, attributed_at)) / 1000 AS event_p99
+FROM actions FINAL
+GROUP BY hour, source;

@@ -17,10 +17,7 @@ WITH
         'depth_limit', 'The path is longer than the limit: a chain of delegations that nobody can have meant.',
         'cycle', 'The bindings run in a circle.',
         'privileged_without_mfa', 'A chain that began without a second factor changed identities or rights, read secrets or ran commands.',
-        'no_policy_decision', 'No policy engine was asked about a tool call.') AS details,
-    -- Changes of identities, roles and policies; secrets; commands.
-    class IN ('issuance', 'grant', 'command') AND outcome = 'success'
-        OR match(action, '^(iam|organizations|sso|kms):(Create|Put|Attach|Update|Add|Delete)|^secretsmanager:GetSecretValue|^(create|update|patch|delete) (cluster)?role|^(get|list) secrets') AS privileged
+        'no_policy_decision', 'No policy engine was asked about a tool call.') AS details
 SELECT
     rule,
     severities[rule] AS severity,
