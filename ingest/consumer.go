@@ -111,6 +111,20 @@ type ConsumerOptions struct {
 	// which is then skipped: leave a dead letter for it. Without the callback
 	// the partition stays where it is.
 	OnUnreadable func(Unreadable)
+	// OnGap runs within Poll for a range of offsets for which the broker has no
+	// record, before the records behind it are returned. Whoever sets it
+	// accounts for the range, and may then commit up to its end.
+	OnGap func(Gap)
+}
+
+// Gap is a range of offsets without records.
+type Gap struct {
+	Partition
+	From, Next int64 // Next is the offset after the range
+	// Expired says that retention deleted the records before they were read.
+	// Otherwise they are compacted away, of an aborted transaction, or markers
+	// of transactions.
+	Expired bool
 }
 
 // Unreadable is a range of offsets that the consumer cannot turn into records.
@@ -162,6 +176,7 @@ type Consumer struct {
 	member   string // id under which the partitions are owned
 	assigned bool   // whether anything ever was
 	failures map[Partition]*failure
+	gaps     []Gap // of the poll under way
 	stats    Stats
 	retrying bool // commits fail at the moment
 }
@@ -443,8 +458,8 @@ func matches(exprs []string, name string) bool {
 }
 
 // Poll appends the next records to dst and returns it, waiting about 100 ms if
-// there are none. If it appended any, the caller calls [Consumer.Allow] once
-// it has handed them on. Records of a partition come in the order of its log.
+// there are none. If it appended any, or called OnGap, the caller calls
+// [Consumer.Allow] once it has handed them on. Records of a partition come in the order of its log.
 // Their bytes belong to the caller; they share a buffer with others of the same
 // response, so what is kept for long is copied.
 //
@@ -469,6 +484,7 @@ func (c *Consumer) Poll(ctx context.Context, dst []schemas.Record) ([]schemas.Re
 	cancel()
 
 	n := len(dst)
+	c.gaps = c.gaps[:0]
 	for i := range fetches {
 		for j := range fetches[i].Topics {
 			t := &fetches[i].Topics[j]
@@ -481,7 +497,14 @@ func (c *Consumer) Poll(ctx context.Context, dst []schemas.Record) ([]schemas.Re
 			}
 		}
 	}
-	if len(dst) > n {
+	if c.opts.OnGap != nil {
+		for _, g := range c.gaps {
+			c.opts.OnGap(g)
+		}
+	} else {
+		c.gaps = c.gaps[:0]
+	}
+	if len(dst) > n || len(c.gaps) > 0 {
 		return dst, err
 	}
 	// A poll that returns nothing blocks rebalances too, where it returned an
@@ -593,17 +616,31 @@ func (c *Consumer) count(own *ownership, key Partition, p *kgo.FetchPartition) {
 		c.stats.Expired += expired
 		c.log.Warn("records expired before they were read: raise the topic's retention or add capacity",
 			"partition", key.String(), "offset", next, "records", expired)
+		c.gap(Gap{key, next, next + expired, true})
 		next += expired
 	}
 	for _, r := range p.Records {
 		if next >= 0 && r.Offset > next {
 			c.stats.Gaps += r.Offset - next
+			c.gap(Gap{key, next, r.Offset, false})
 		}
 		if r.Attrs.IsControl() {
 			c.stats.Control++
+			c.gap(Gap{key, r.Offset, r.Offset + 1, false})
 		}
 		next = r.Offset + 1
 	}
+}
+
+// gap notes a range to be told of, with the one before it if they touch.
+func (c *Consumer) gap(g Gap) {
+	if n := len(c.gaps); n > 0 {
+		if last := &c.gaps[n-1]; last.Partition == g.Partition && last.Next == g.From && last.Expired == g.Expired {
+			last.Next = g.Next
+			return
+		}
+	}
+	c.gaps = append(c.gaps, g)
 }
 
 // failed classifies a fetch error. It returns an error only for what Poll has

@@ -73,14 +73,14 @@ func (c *Consumer) commitable(offsets []Offset) (points, error) {
 			errs = append(errs, fmt.Errorf("kafka: commit %s at %d: %w", key, o.Offset, ErrNotOwned))
 			c.stats.CommitErrors++
 			continue
-		case o.Offset > own.handed:
+		case o.Offset > own.handed && (c.opts.OnGap == nil || o.Offset > own.position):
 			// Committing what nobody has seen would lose it.
 			errs = append(errs, fmt.Errorf("kafka: commit %s at %d: only records below %d were polled", key, o.Offset, own.handed))
 			c.stats.CommitErrors++
 			continue
 		case o.Offset == own.committed || o.Offset == own.asked:
 			continue
-		case o.Offset == own.handed && own.position > own.handed:
+		case o.Offset == own.handed && own.position > own.handed && c.opts.OnGap == nil:
 			o.Offset = own.position // past control records, so that the lag becomes zero
 		}
 		own.asking = asking

@@ -911,6 +911,59 @@ func TestTransactions(t *testing.T) {
 	}
 }
 
+// TestGaps: whoever accounts for offsets without a record is told of them, and
+// commits what it accounted for, even if no record follows.
+func TestGaps(t *testing.T) {
+	b := startBroker(t, broker.Options{Topics: []string{"a"}})
+	produce(t, b, "a", 1, 20)
+	if err := b.Cluster().DeleteRecords("a", 0, 15); err != nil {
+		t.Fatal(err)
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()), kgo.TransactionalID("x"), kgo.DefaultProduceTopic("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	for _, end := range []kgo.TransactionEndTry{kgo.TryAbort, kgo.TryCommit} { // 20 21 abort, 23 24 commit
+		if err := cl.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			cl.Produce(t.Context(), kgo.StringRecord("v"), nil)
+		}
+		if err := cl.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.EndTransaction(t.Context(), end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := kadm.NewClient(cl).CommitAllOffsets(t.Context(), "g", kadm.Offsets{"a": {0: {Topic: "a", At: 10, LeaderEpoch: -1}}}); err != nil {
+		t.Fatal(err)
+	}
+	var gaps []Gap
+	c := newConsumer(t, ConsumerOptions{Cluster: at(b), Topics: []string{"a"}, OnGap: func(g Gap) { gaps = append(gaps, g) }})
+	recs := pollN(t, c, 7)
+	pollUntil(t, c, "the last marker", func() bool { return c.Positions(nil)[0].Lag() == 0 })
+	part := Partition{"a", 0}
+	want := []Gap{{part, 10, 15, true}, {part, 20, 23, false}, {part, 25, 26, false}}
+	if !slices.Equal(gaps, want) {
+		t.Errorf("gaps %+v, want %+v", gaps, want)
+	}
+	if err := c.Commit(t.Context(), []Offset{{"a", 0, recs[6].Offset + 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := commitOf(b, "a", 0).Offset; got != 25 {
+		t.Errorf("committed at %d, want 25: what is behind is not accounted for yet", got)
+	}
+	if err := c.Commit(t.Context(), []Offset{{"a", 0, 26}}); err != nil {
+		t.Error(err)
+	}
+	if err := c.Commit(t.Context(), []Offset{{"a", 0, 27}}); err == nil {
+		t.Error("offset 26 was committed, which nobody has seen")
+	}
+}
+
 func TestExpiredAreCounted(t *testing.T) {
 	b := startBroker(t, broker.Options{Topics: []string{"a"}})
 	produce(t, b, "a", 1, 100)

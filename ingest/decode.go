@@ -170,6 +170,9 @@ func (d *Decoder) Redactor() *Redactor { return d.redactor }
 // it, see [Decoded].
 func (d *Decoder) Decode(out *Decoded, rec *schemas.Record) {
 	d.decode(out, rec, sha256.Sum256(rec.Value))
+	if d.index > 1 {
+		out.ItemCounts = append(out.ItemCounts, schemas.ItemCount{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Items: int32(d.index)})
+	}
 }
 
 // decode is Decode without the hash of the value.

@@ -20,6 +20,10 @@ type Decoded struct {
 	Events []schemas.Event
 	Dead   []schemas.DeadLetter
 	Skips  []Skip
+	// Skipped are the places of the items that Skips counts, and ItemCounts the
+	// records that held several items, of whatever became of them.
+	Skipped    []schemas.Skip
+	ItemCounts []schemas.ItemCount
 	// Unclassified are the indexes of the events to which no rule gave a class:
 	// of types that the source has and source.yaml does not know. They are
 	// actions of class other all the same. More of them than before tell of a
@@ -44,13 +48,16 @@ type Decoded struct {
 // referenced until it is overwritten.
 func (o *Decoded) Reset() {
 	clear(o.Dead)
+	o.Skipped, o.ItemCounts = o.Skipped[:0], o.ItemCounts[:0]
 	o.Events, o.Dead, o.Skips, o.Unclassified = o.Events[:0], o.Dead[:0], o.Skips[:0], o.Unclassified[:0]
 	o.keys, o.makes, o.ends, o.attributes = o.keys[:0], o.makes[:0], o.ends[:0], o.attributes[:0]
 	o.SecretKeys, o.Err = 0, nil
 	o.arena.reset()
 }
 
-func (o *Decoded) skip(name, source string) {
+func (o *Decoded) skip(name, source string, event schemas.ID, at *schemas.Evidence) {
+	o.Skipped = append(o.Skipped, schemas.Skip{Topic: at.Topic, Partition: at.Partition, Offset: at.Offset, RecordIndex: at.RecordIndex,
+		Name: name, Source: source, Event: event})
 	for i := range o.Skips {
 		if s := &o.Skips[i]; s.Name == name && s.Source == source {
 			s.Count++

@@ -211,18 +211,21 @@ func (d *Decoder) tooManyLevels(content string, level int) bool {
 
 // skip counts an item as left out.
 func (d *Decoder) skip(name string) {
-	d.out.skip(name, "")
+	at := d.evidence
+	at.RecordIndex = int32(d.index)
+	d.out.skip(name, "", schemas.ID{}, &at)
 	d.index++
 }
 
 // mark is a place to go back to, if what follows shows that nothing was known.
 type mark struct {
 	events, dead, index, traced int
+	places                      int // in Skipped
 	plain, skips                int // counts of plain_log, and of all
 }
 
 func (d *Decoder) mark() mark {
-	m := mark{events: len(d.out.Events), dead: len(d.out.Dead), index: d.index}
+	m := mark{events: len(d.out.Events), dead: len(d.out.Dead), index: d.index, places: len(d.out.Skipped)}
 	if d.trace != nil {
 		m.traced = len(d.trace.items)
 	}
@@ -250,6 +253,7 @@ func (d *Decoder) undo(m mark) bool {
 			break
 		}
 	}
+	d.out.Skipped = d.out.Skipped[:m.places]
 	if d.index = m.index; d.trace != nil {
 		d.trace.items = d.trace.items[:m.traced]
 	}

@@ -34,7 +34,7 @@ func (d *Decoder) event(pl *plan, doc string) {
 	}
 	switch {
 	case ev.BindOnly != "":
-		d.out.skip(ev.BindOnly, ev.Source)
+		d.out.skip(ev.BindOnly, ev.Source, ev.ID, &ev.Evidence)
 	case !classified:
 		d.out.Unclassified = append(d.out.Unclassified, len(d.out.Events)-1)
 	}

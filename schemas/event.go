@@ -132,6 +132,40 @@ type Progress struct {
 	WatermarkNanos int64
 }
 
+// Skip says why a place gave neither an action nor a dead letter: the item of a
+// record there, or a run of whole offsets, was left out on purpose. Together
+// with those two it accounts for every offset below [Progress].
+type Skip struct {
+	Topic       string
+	Partition   int32
+	Offset      int64
+	RecordIndex int32
+	// Until is the offset behind a run of offsets that were left out for one
+	// reason; zero, or Offset+1, for a single place.
+	Until  int64
+	Name   string // why, such as plain_log or duplicate
+	Source string // which source said so; may be empty
+	Event  ID     // the event that it was, where one is known
+}
+
+// The names of skips that are not a source's or an envelope's own.
+const (
+	SkipDuplicate   = "duplicate"    // the event's row names another place
+	SkipAbsent      = "absent"       // the broker has no record there: compacted away, of an aborted transaction, or its marker
+	SkipLost        = "lost"         // retention deleted it before it was read
+	SkipUnreadable  = "unreadable"   // within a batch that cannot be read; its first offset is a dead letter
+	SkipBeforeStart = "before_start" // below the offset at which reading began
+)
+
+// ItemCount says how many items a record holds, of those that hold several:
+// each is an action, a dead letter or a skip under its own index.
+type ItemCount struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+	Items     int32
+}
+
 // DeadLetter is a record, or an item of one, that could not be decoded.
 type DeadLetter struct {
 	Evidence Evidence

@@ -30,18 +30,20 @@ type Batch struct {
 	Actions     []*schemas.Action
 	Bindings    []schemas.Binding
 	DeadLetters []schemas.DeadLetter
+	Skips       []schemas.Skip
+	ItemCounts  []schemas.ItemCount
 	Progress    []schemas.Progress
 }
 
 // Rows is the number of rows of all tables.
 func (b *Batch) Rows() int {
-	return len(b.Actions) + len(b.Bindings) + len(b.DeadLetters) + len(b.Progress)
+	return len(b.Actions) + len(b.Bindings) + len(b.DeadLetters) + len(b.Skips) + len(b.ItemCounts) + len(b.Progress)
 }
 
 // Bytes estimates the memory that the rows hold, in bytes. It is also about
 // what they take on the wire before compression.
 func (b *Batch) Bytes() int {
-	n := len(b.Progress) * 64
+	n := len(b.Progress)*64 + len(b.Skips)*128 + len(b.ItemCounts)*32
 	for _, a := range b.Actions {
 		n += actionBytes(a)
 	}

@@ -153,6 +153,8 @@ func (w *Writer) Append(b *Batch) error {
 	c.batch.Actions = append(c.batch.Actions, b.Actions...)
 	c.batch.Bindings = append(c.batch.Bindings, b.Bindings...)
 	c.batch.DeadLetters = append(c.batch.DeadLetters, b.DeadLetters...)
+	c.batch.Skips = append(c.batch.Skips, b.Skips...)
+	c.batch.ItemCounts = append(c.batch.ItemCounts, b.ItemCounts...)
 	c.batch.Progress = append(c.batch.Progress, b.Progress...)
 	c.rows += rows
 	c.bytes += bytes
@@ -418,10 +420,10 @@ func (w *Writer) write(b *Batch) (err error) {
 	if err != nil {
 		return err
 	}
-	// These two hold nothing of which the database could refuse one row and
+	// These hold nothing of which the database could refuse one row and
 	// take the next. If it refuses them all the same, something is wrong with
 	// the table, which is mended by hand: wait, and lose nothing.
-	for _, part := range []Batch{{DeadLetters: b.DeadLetters}, {Progress: b.Progress}} {
+	for _, part := range []Batch{{DeadLetters: b.DeadLetters}, {Skips: b.Skips, ItemCounts: b.ItemCounts}, {Progress: b.Progress}} {
 		if err := w.retry(part, func(error) bool { return true }); err != nil {
 			return err
 		}

@@ -51,8 +51,9 @@ type restoring struct {
 type restored struct {
 	job      *restoring // nil for the bindings of the window
 	bindings []schemas.Binding
-	actions  []*schemas.Action // all of them, with done
-	older    []schemas.Key     // left in the tables, to be looked up when somebody uses them
+	actions  []*schemas.Action  // all of them, with done
+	older    []schemas.Key      // left in the tables, to be looked up when somebody uses them
+	progress []schemas.Progress // of all partitions, with done
 	done     bool
 }
 
@@ -148,20 +149,20 @@ func (c *comeback) give(ctx context.Context, r restored) error {
 	}
 }
 
-// newest is the latest watermark that any owner reported.
-func (c *comeback) newest(ctx context.Context) (int64, error) {
+// newest is the latest watermark that any owner reported, and all reports.
+func (c *comeback) newest(ctx context.Context) (int64, []schemas.Progress, error) {
 	progress, err := c.store.LoadProgress(ctx)
 	var watermark int64
 	for _, p := range progress {
 		watermark = max(watermark, p.WatermarkNanos)
 	}
-	return watermark, err
+	return watermark, progress, err
 }
 
 // loadBase brings back the bindings of the window, and the names of those that
 // are older.
 func (c *comeback) loadBase(ctx context.Context) error {
-	watermark, err := c.newest(ctx)
+	watermark, _, err := c.newest(ctx)
 	if err != nil {
 		return err
 	}
@@ -221,7 +222,7 @@ const rowBytes = 2 << 10
 
 // loadPartitions brings back the rows of partitions that can still be improved.
 func (c *comeback) loadPartitions(ctx context.Context, job *restoring, late bool) error {
-	watermark, err := c.newest(ctx)
+	watermark, progress, err := c.newest(ctx)
 	if err != nil {
 		return err
 	}
@@ -253,7 +254,7 @@ func (c *comeback) loadPartitions(ctx context.Context, job *restoring, late bool
 			return err
 		}
 	}
-	return c.give(ctx, restored{job: job, actions: actions, done: true})
+	return c.give(ctx, restored{job: job, actions: actions, progress: progress, done: true})
 }
 
 // comeBack takes in what has come back from the tables since the last call,
@@ -292,6 +293,7 @@ func (p *pipeline) reading() bool {
 func (p *pipeline) takeBack(batch *sinks.Batch, r restored) {
 	p.out.Reset()
 	p.engine.Older(r.older)
+	p.ledger.known(r.progress)
 	actions := r.actions
 	if r.job != nil {
 		r.job.bindings += len(r.bindings)

@@ -88,9 +88,7 @@ func (p *pipeline) run(ctx context.Context) error {
 		if err = p.work(ctx, records); err != nil {
 			break
 		}
-		if len(records) > 0 {
-			p.consumer.Allow()
-		}
+		p.consumer.Allow()
 		p.backPressure()
 	}
 	if ctx.Err() != nil {
@@ -149,13 +147,8 @@ func (p *pipeline) remember(batch *sinks.Batch) {
 // account notes how far each partition has come, in the same batch as its rows.
 func (p *pipeline) account(records []schemas.Record, batch *sinks.Batch) {
 	now := time.Now()
-	next := map[ingest.Partition]int64{}
-	for i := range records {
-		part := ingest.Partition{Topic: records[i].Topic, Partition: records[i].Partition}
-		next[part] = max(next[part], records[i].Offset+1)
+	for part, offset := range p.ledger.account(records, batch) {
 		p.heard[part] = now
-	}
-	for part, offset := range next {
 		batch.Progress = append(batch.Progress, schemas.Progress{Topic: part.Topic, Partition: part.Partition,
 			Offset: offset, WatermarkNanos: p.engine.Watermark()})
 	}
@@ -217,6 +210,16 @@ func (p *pipeline) unreadable(u ingest.Unreadable) {
 	if err := p.writer.Append(&sinks.Batch{DeadLetters: []schemas.DeadLetter{letter}}); err != nil {
 		p.fault = err
 	}
+	p.ledger.gap(u.Partition, u.From+1, u.Next, schemas.SkipUnreadable)
+}
+
+// gap accounts for offsets that no record comes for.
+func (p *pipeline) gap(g ingest.Gap) {
+	name := schemas.SkipAbsent
+	if g.Expired {
+		name = schemas.SkipLost
+	}
+	p.ledger.gap(g.Partition, g.From, g.Next, name)
 }
 
 // close leaves the group, which gives all partitions away: see revoked.
@@ -233,6 +236,7 @@ type stitcher struct {
 	decoded  []ingest.Decoded
 	engine   *correlate.Engine
 	out      correlate.Output
+	ledger   ledger
 	skips    map[string]int64
 
 	// unclassified counts, by source, the events whose type no rule knows. A
@@ -296,6 +300,7 @@ func (s *stitcher) correlate(batch *sinks.Batch) {
 	for i := range s.decoded {
 		s.engine.Process(&s.out, s.decoded[i].Events)
 		batch.DeadLetters = append(batch.DeadLetters, s.decoded[i].Dead...)
+		s.ledger.decoded(&s.decoded[i], batch)
 		for _, skip := range s.decoded[i].Skips {
 			s.skips[skip.Name] += int64(skip.Count)
 		}
@@ -310,4 +315,5 @@ func (s *stitcher) correlate(batch *sinks.Batch) {
 func (s *stitcher) gather(batch *sinks.Batch) {
 	batch.Actions = append(batch.Actions, s.out.Actions...)
 	batch.Bindings = append(batch.Bindings, s.out.Bindings...)
+	s.ledger.duplicates(s.out.Duplicates, batch)
 }

@@ -73,7 +73,7 @@ func (c *config) consumer(log *slog.Logger, p *pipeline) ingest.ConsumerOptions 
 	return ingest.ConsumerOptions{
 		Cluster: c.cluster(log), Group: c.KafkaGroup, Topics: c.KafkaTopics, Regex: c.KafkaTopicsRegex, Start: c.KafkaStart,
 		Protocol: c.KafkaGroupProtocol, Hold: true,
-		OnAssigned: p.assigned, OnRevoked: p.revoked, OnLost: p.lost, OnUnreadable: p.unreadable,
+		OnAssigned: p.assigned, OnRevoked: p.revoked, OnLost: p.lost, OnUnreadable: p.unreadable, OnGap: p.gap,
 	}
 }
 

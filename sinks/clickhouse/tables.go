@@ -8,11 +8,13 @@ import (
 	"catena/sinks"
 )
 
-// tables are the four that rows are written to.
+// tables are those that rows are written to.
 type tables struct {
 	actions     *table[schemas.Action]
 	bindings    *table[schemas.Binding]
 	deadLetters *table[schemas.DeadLetter]
+	skips       *table[schemas.Skip]
+	itemCounts  *table[schemas.ItemCount]
 	progress    *table[schemas.Progress]
 }
 
@@ -21,6 +23,8 @@ func newTables() tables {
 		actions:     newTable("actions", orderedActionCells()...),
 		bindings:    newTable("bindings", bindingCells()...),
 		deadLetters: newTable("dead_letters", deadLetterCells()...),
+		skips:       newTable("skips", skipCells()...),
+		itemCounts:  newTable("item_counts", itemCountCells()...),
 		progress:    newTable("progress", progressCells()...),
 	}
 }
@@ -178,6 +182,30 @@ func deadLetterCells() []cells[schemas.DeadLetter] {
 		built("bytes", func(dst []byte, d *row) []byte { return append(dst, d.Bytes...) }),
 		built("raw_sha256", func(dst []byte, d *row) []byte { return appendHash(dst, &d.Evidence) }),
 		micros("ingested_at", func(d *row) int64 { return d.Evidence.TimestampNanos }),
+	}
+}
+
+func skipCells() []cells[schemas.Skip] {
+	type row = schemas.Skip
+	return []cells[row]{
+		word("topic", func(s *row) string { return s.Topic }),
+		int32s("partition", func(s *row) int32 { return s.Partition }),
+		int64s("offset", func(s *row) int64 { return s.Offset }),
+		int32s("record_index", func(s *row) int32 { return s.RecordIndex }),
+		int64s("until", func(s *row) int64 { return max(s.Until, s.Offset+1) }),
+		word("name", func(s *row) string { return s.Name }),
+		word("source", func(s *row) string { return s.Source }),
+		id("event_id", func(s *row) schemas.ID { return s.Event }),
+	}
+}
+
+func itemCountCells() []cells[schemas.ItemCount] {
+	type row = schemas.ItemCount
+	return []cells[row]{
+		word("topic", func(r *row) string { return r.Topic }),
+		int32s("partition", func(r *row) int32 { return r.Partition }),
+		int64s("offset", func(r *row) int64 { return r.Offset }),
+		int32s("items", func(r *row) int32 { return r.Items }),
 	}
 }
 

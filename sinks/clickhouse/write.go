@@ -32,6 +32,12 @@ func (s *Store) Write(ctx context.Context, b *sinks.Batch) error {
 	if err := insertAll(ctx, s, t.deadLetters, b.DeadLetters); err != nil {
 		return err
 	}
+	if err := insertAll(ctx, s, t.skips, b.Skips); err != nil {
+		return err
+	}
+	if err := insertAll(ctx, s, t.itemCounts, b.ItemCounts); err != nil {
+		return err
+	}
 	return insertAll(ctx, s, t.progress, b.Progress)
 }
 

@@ -14,8 +14,9 @@ import (
 )
 
 // Sink writes batches as lines: actions to one writer and dead letters to
-// another. Bindings and progress are not written: the actions hold what they
-// led to, and a file has no offsets to commit.
+// another. Bindings, progress and what accounts for the rest of the offsets are
+// not written: the actions hold what they led to, and a file has no offsets to
+// commit.
 //
 // A write that failed half way is repeated whole, so a line may come twice, as
 // may an event that improved: the line with the highest version counts.

@@ -149,6 +149,20 @@ func DeadLetters() []schemas.DeadLetter {
 	}
 }
 
+// Skips makes a skip of each sort: of an event, of an item, of a run.
+func Skips() []schemas.Skip {
+	return []schemas.Skip{
+		{Topic: "cloudtrail", Partition: 0, Offset: 7, Until: 8, Name: schemas.SkipDuplicate, Event: schemas.MakeID("event", "7")},
+		{Topic: "agents", Partition: 1, Offset: 9, RecordIndex: 3, Until: 10, Name: "plain_span", Source: "otel.genai", Event: schemas.MakeID("span")},
+		{Topic: "agents", Partition: 1, Offset: 10, Until: 1 << 40, Name: schemas.SkipLost},
+	}
+}
+
+// ItemCounts makes a row for each of two records.
+func ItemCounts() []schemas.ItemCount {
+	return []schemas.ItemCount{{Topic: "agents", Partition: 1, Offset: 9, Items: 4}, {Topic: "agents", Partition: 1, Offset: 2, Items: 100_000}}
+}
+
 // Progress makes a row for each of two partitions.
 func Progress() []schemas.Progress {
 	return []schemas.Progress{

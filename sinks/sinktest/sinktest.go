@@ -51,7 +51,7 @@ func emptyBatch(t *testing.T, s Subject) {
 
 func roundTrip(t *testing.T, s Subject) {
 	rows := append(Actions(300), Full(), Bare())
-	write(t, s.Sink, &sinks.Batch{Actions: rows, Bindings: Bindings(10), DeadLetters: DeadLetters(), Progress: Progress()})
+	write(t, s.Sink, &sinks.Batch{Actions: rows, Bindings: Bindings(10), DeadLetters: DeadLetters(), Skips: Skips(), ItemCounts: ItemCounts(), Progress: Progress()})
 	same(t, s.Read(t), rows)
 }
 
