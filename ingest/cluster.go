@@ -18,6 +18,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/aws"
+	"github.com/twmb/franz-go/pkg/sasl/oauth"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
@@ -32,35 +35,101 @@ const MaxRecordBytes = 16 << 20
 const (
 	checkBrokers = "check CATENA_KAFKA_BROKERS"
 	checkTopics  = "check CATENA_KAFKA_TOPICS"
-	checkTLS     = "check CATENA_KAFKA_TLS"
-	checkSASL    = "check CATENA_KAFKA_SASL_MECHANISM, CATENA_KAFKA_SASL_USER and CATENA_KAFKA_SASL_PASSWORD"
+	checkTLS     = "check CATENA_KAFKA_TLS and CATENA_KAFKA_TLS_…"
+	checkSASL    = "check CATENA_KAFKA_SASL_MECHANISM and the CATENA_KAFKA_SASL_… that it needs"
 )
+
+// dialTimeout bounds a connection.
+const dialTimeout = 5 * time.Second
 
 // Cluster says how to reach the brokers. Only Brokers is required.
 type Cluster struct {
 	Brokers  []string // host:port, any of the cluster; the rest is learned from them
 	ClientID string   // what brokers log and quotas go by; "catena" if empty
-	TLS      TLS
-	SASL     SASL
+	// TLS is asked for each connection, so that new certificates are used
+	// without a restart; nil for plain text. The name that the broker's
+	// certificate must have is that of the address, unless it says another.
+	TLS  func() *tls.Config
+	SASL SASL
 	// StartTimeout bounds how long a constructor waits for a broker, and for
 	// topics where it waits for them; 15 s if zero.
 	StartTimeout time.Duration
 	Logger       *slog.Logger // nil discards
 }
 
-// TLS encrypts the connections. The zero value is plain text.
-type TLS struct {
-	Enabled           bool
-	CAFile            string // PEM; the system's roots if empty
-	CertFile, KeyFile string // PEM, both or neither: a client certificate
-	ServerName        string // expected in the broker's certificate; the host dialled if empty
-	Insecure          bool   // do not verify the broker's certificate
+// SASL authenticates the connections. The zero value does not. What its
+// functions return is asked for at each login, so that a new password or token
+// is used without a restart; connections that stand are not cut.
+type SASL struct {
+	Mechanism string // PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM
+
+	User     string        // PLAIN and SCRAM
+	Password func() string // PLAIN and SCRAM
+
+	Token      func(context.Context) (string, error) // OAUTHBEARER
+	Extensions map[string]string                     // OAUTHBEARER: what the broker wants to know besides (RFC 7628)
+
+	AWS func(context.Context) (AWSCredentials, error) // AWS_MSK_IAM; the region is that of the broker's name, or AWS_REGION
 }
 
-// SASL authenticates the connections. The zero value does not.
-type SASL struct {
-	Mechanism      string // PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
-	User, Password string
+// AWSCredentials sign a login at Amazon MSK.
+type AWSCredentials struct{ AccessKey, SecretKey, SessionToken string }
+
+// loginError says that there is nothing to log in with.
+type loginError struct{ error }
+
+func (e loginError) Unwrap() error { return e.error }
+
+// mechanism is nil where nobody logs in.
+func (s SASL) mechanism() (sasl.Mechanism, error) {
+	user := func(context.Context) (scram.Auth, error) { return scram.Auth{User: s.User, Pass: s.Password()}, nil }
+	switch strings.ToUpper(s.Mechanism) {
+	case "":
+		return nil, nil
+	case "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
+		if s.Password == nil {
+			return nil, fmt.Errorf("kafka: SASL mechanism %s needs a password; %s", s.Mechanism, checkSASL)
+		}
+	case "OAUTHBEARER":
+		if s.Token == nil {
+			return nil, fmt.Errorf("kafka: SASL mechanism OAUTHBEARER needs a token; %s", checkSASL)
+		}
+		return oauth.Oauth(func(ctx context.Context) (oauth.Auth, error) {
+			token, err := s.Token(ctx)
+			if err != nil {
+				return oauth.Auth{}, loginError{err}
+			}
+			return oauth.Auth{Token: token, Extensions: s.Extensions}, nil
+		}), nil
+	case "AWS_MSK_IAM":
+		if s.AWS == nil {
+			return nil, fmt.Errorf("kafka: SASL mechanism AWS_MSK_IAM needs credentials; %s", checkSASL)
+		}
+		return aws.ManagedStreamingIAM(func(ctx context.Context) (aws.Auth, error) {
+			c, err := s.AWS(ctx)
+			if err != nil {
+				return aws.Auth{}, loginError{err}
+			}
+			return aws.Auth{AccessKey: c.AccessKey, SecretKey: c.SecretKey, SessionToken: c.SessionToken}, nil
+		}), nil
+	default:
+		return nil, fmt.Errorf("kafka: SASL mechanism %q is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER, AWS_MSK_IAM; %s", s.Mechanism, checkSASL)
+	}
+	switch strings.ToUpper(s.Mechanism) {
+	case "SCRAM-SHA-256":
+		return scram.Sha256(user), nil
+	case "SCRAM-SHA-512":
+		return scram.Sha512(user), nil
+	}
+	return plain.Plain(func(context.Context) (plain.Auth, error) { return plain.Auth{User: s.User, Pass: s.Password()}, nil }), nil
+}
+
+// who names, in messages, whoever logs in.
+func (s SASL) who() string {
+	if s.User != "" {
+		return fmt.Sprintf(" of user %q (%s)", s.User, s.Mechanism)
+	}
+	return " (" + s.Mechanism + ")"
 }
 
 func (c Cluster) logger() *slog.Logger {
@@ -90,7 +159,7 @@ func (c Cluster) options() ([]kgo.Opt, error) {
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(id),
 		kgo.SoftwareNameAndVersion("catena", "1"),
-		kgo.DialTimeout(5 * time.Second),
+		kgo.DialTimeout(dialTimeout),
 		kgo.WithHooks(&brokerWatch{log: c.logger(), down: map[string]bool{}}),
 		kgo.WithLogger(clientLogger{c.logger()}),
 		// New topics of a pattern and new partitions are found at the next
@@ -98,51 +167,25 @@ func (c Cluster) options() ([]kgo.Opt, error) {
 		kgo.MetadataMaxAge(time.Minute),
 		kgo.DisableClientMetrics(),
 	}
-	if c.TLS.Enabled {
-		conf, err := c.TLS.config()
-		if err != nil {
-			return nil, err
-		}
-		opts = append(opts, kgo.DialTLSConfig(conf))
+	if c.TLS != nil {
+		opts = append(opts, kgo.Dialer(c.dialTLS))
 	}
-	switch strings.ToUpper(c.SASL.Mechanism) {
-	case "":
-	case "PLAIN":
-		opts = append(opts, kgo.SASL(plain.Auth{User: c.SASL.User, Pass: c.SASL.Password}.AsMechanism()))
-	case "SCRAM-SHA-256":
-		opts = append(opts, kgo.SASL(scram.Auth{User: c.SASL.User, Pass: c.SASL.Password}.AsSha256Mechanism()))
-	case "SCRAM-SHA-512":
-		opts = append(opts, kgo.SASL(scram.Auth{User: c.SASL.User, Pass: c.SASL.Password}.AsSha512Mechanism()))
-	default:
-		return nil, fmt.Errorf("kafka: SASL mechanism %q is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512; %s", c.SASL.Mechanism, checkSASL)
+	mechanism, err := c.SASL.mechanism()
+	if err != nil {
+		return nil, err
+	}
+	if mechanism != nil {
+		opts = append(opts, kgo.SASL(mechanism))
 	}
 	return opts, nil
 }
 
-func (t TLS) config() (*tls.Config, error) {
-	conf := &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		ServerName:         t.ServerName,
-		InsecureSkipVerify: t.Insecure,
-	}
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("kafka: TLS: %w", err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("kafka: TLS: %s holds no PEM certificate", t.CAFile)
-		}
-	}
-	if t.CertFile != "" || t.KeyFile != "" {
-		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("kafka: TLS: client certificate: %w", err)
-		}
-		conf.Certificates = []tls.Certificate{pair}
-	}
-	return conf, nil
+// dialTLS connects to a broker with the configuration of this moment.
+func (c Cluster) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
+	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: c.TLS()}
+	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout) // with the handshake
+	defer cancel()
+	return dialer.DialContext(ctx, network, addr)
 }
 
 // check returns once a broker answers, and the error of the last attempt if
@@ -173,6 +216,7 @@ func (c Cluster) check(ctx context.Context, cl *kgo.Client) error {
 func (c Cluster) explain(err error) (permanent bool, explained error) {
 	at := strings.Join(c.Brokers, ", ")
 	var (
+		login   loginError
 		eof     *kgo.ErrFirstReadEOF
 		dns     *net.DNSError
 		op      *net.OpError
@@ -182,18 +226,21 @@ func (c Cluster) explain(err error) (permanent bool, explained error) {
 		invalid x509.CertificateInvalidError
 	)
 	switch {
+	case errors.As(err, &login):
+		return false, fmt.Errorf("kafka: no credentials to log in with at %s: %w; %s", at, login, checkSASL)
 	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
-		return true, fmt.Errorf("kafka: %s refuses the login of user %q: %w; %s", at, c.SASL.User, err, checkSASL)
+		return true, fmt.Errorf("kafka: %s refuses the login%s: %w; %s", at, c.SASL.who(), err, checkSASL)
 	case errors.As(err, &eof), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		// How a broker answers who should speak TLS or log in and does not, and
 		// how some answer a wrong password.
 		return false, fmt.Errorf("kafka: %s hangs up: %w; %s and %s", at, err, checkTLS, strings.TrimPrefix(checkSASL, "check "))
-	case errors.As(err, &record), errors.As(err, &unknown), errors.As(err, &host), errors.As(err, &invalid):
+	case errors.As(err, &record), errors.As(err, &unknown), errors.As(err, &host), errors.As(err, &invalid),
+		errors.As(err, &op) && op.Op == "remote error": // what crypto/tls calls an alert of the other side
 		return true, fmt.Errorf("kafka: %s: TLS: %w; %s", at, err, checkTLS)
 	case errors.As(err, &dns):
 		return false, fmt.Errorf("kafka: no broker answers at %s: %w; %s", at, dns, checkBrokers)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
-		if c.TLS.Enabled {
+		if c.TLS != nil {
 			return false, fmt.Errorf("kafka: no broker answers at %s within %s with TLS; %s and %s", at, c.startTimeout(), checkBrokers, strings.TrimPrefix(checkTLS, "check "))
 		}
 		return false, fmt.Errorf("kafka: no broker answers at %s within %s; %s", at, c.startTimeout(), checkBrokers)

@@ -3,6 +3,7 @@ package ingest
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -760,16 +761,15 @@ func TestStartErrors(t *testing.T) {
 		{"bad pattern", ConsumerOptions{Topics: []string{"("}, Regex: true}, `kafka: topic pattern "(":`},
 		{"bad start", ConsumerOptions{Topics: []string{"audit"}, Start: "yesterday"}, `kafka: start "yesterday" is none of`},
 		{"bad mechanism", ConsumerOptions{Cluster: Cluster{SASL: SASL{Mechanism: "GSSAPI"}}, Topics: []string{"audit"}}, `kafka: SASL mechanism "GSSAPI" is none of`},
-		{"no certificate", ConsumerOptions{Cluster: Cluster{TLS: TLS{Enabled: true, CAFile: "/nope"}}, Topics: []string{"audit"}}, "kafka: TLS: open /nope"},
 		// A broker without TLS hangs up, or waits for the rest of what it takes for a request.
-		{"TLS to a broker that hangs up", ConsumerOptions{Cluster: Cluster{Brokers: []string{rude}, TLS: TLS{Enabled: true}}, Topics: []string{"audit"}},
+		{"TLS to a broker that hangs up", ConsumerOptions{Cluster: Cluster{Brokers: []string{rude}, TLS: systemTLS}, Topics: []string{"audit"}},
 			"kafka: " + rude + " hangs up: "},
-		{"TLS to a broker that waits", ConsumerOptions{Cluster: Cluster{Brokers: []string{silent}, TLS: TLS{Enabled: true}}, Topics: []string{"audit"}},
+		{"TLS to a broker that waits", ConsumerOptions{Cluster: Cluster{Brokers: []string{silent}, TLS: systemTLS}, Topics: []string{"audit"}},
 			"kafka: no broker answers at " + silent + " within 200ms with TLS; check CATENA_KAFKA_BROKERS and CATENA_KAFKA_TLS"},
 		{"silence", ConsumerOptions{Cluster: Cluster{Brokers: []string{silent}}, Topics: []string{"audit"}},
 			"kafka: no broker answers at " + silent + " within 200ms; check CATENA_KAFKA_BROKERS"},
-		{"wrong password", ConsumerOptions{Cluster: Cluster{Brokers: []string{sealed.Addr()}, SASL: SASL{"SCRAM-SHA-256", "u", "x"}}, Topics: []string{"a"}},
-			"kafka: " + sealed.Addr() + " hangs up: EOF; check CATENA_KAFKA_TLS and CATENA_KAFKA_SASL_MECHANISM"},
+		{"wrong password", ConsumerOptions{Cluster: Cluster{Brokers: []string{sealed.Addr()}, SASL: login("SCRAM-SHA-256", "u", "x")}, Topics: []string{"a"}},
+			"kafka: " + sealed.Addr() + " hangs up: EOF; check CATENA_KAFKA_TLS and CATENA_KAFKA_TLS_… and CATENA_KAFKA_SASL_MECHANISM"},
 		{"no login", ConsumerOptions{Cluster: Cluster{Brokers: []string{sealed.Addr()}}, Topics: []string{"a"}}, "kafka: " + sealed.Addr() + " hangs up: "},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -780,7 +780,7 @@ func TestStartErrors(t *testing.T) {
 		})
 	}
 	for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256"} {
-		c, err := NewConsumer(t.Context(), ConsumerOptions{Cluster: Cluster{Brokers: []string{sealed.Addr()}, SASL: SASL{mechanism, "u", "p"}}, Group: "g", Topics: []string{"a"}})
+		c, err := NewConsumer(t.Context(), ConsumerOptions{Cluster: Cluster{Brokers: []string{sealed.Addr()}, SASL: login(mechanism, "u", "p")}, Group: "g", Topics: []string{"a"}})
 		if err != nil {
 			t.Errorf("%s: %v", mechanism, err)
 			continue
@@ -788,6 +788,12 @@ func TestStartErrors(t *testing.T) {
 		closeConsumer(t, c)
 	}
 }
+
+func login(mechanism, user, password string) SASL {
+	return SASL{Mechanism: mechanism, User: user, Password: func() string { return password }}
+}
+
+func systemTLS() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS12} }
 
 // listen runs a listener that is no broker and returns its address.
 func listen(t *testing.T, serve func(net.Conn)) string {
@@ -1167,14 +1173,15 @@ func TestLossWaitsForCommit(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	c := Cluster{Brokers: []string{"k1:9092", "k2:9092"}, SASL: SASL{User: "u"}}
+	c := Cluster{Brokers: []string{"k1:9092", "k2:9092"}, SASL: SASL{Mechanism: "PLAIN", User: "u"}}
 	for _, tc := range []struct {
 		err       error
 		want      string
 		permanent bool
 	}{
-		{kerr.SaslAuthenticationFailed, `kafka: k1:9092, k2:9092 refuses the login of user "u": SASL_AUTHENTICATION_FAILED`, true},
+		{kerr.SaslAuthenticationFailed, `kafka: k1:9092, k2:9092 refuses the login of user "u" (PLAIN): SASL_AUTHENTICATION_FAILED`, true},
 		{x509.UnknownAuthorityError{}, "kafka: k1:9092, k2:9092: TLS: x509: certificate signed by unknown authority; check CATENA_KAFKA_TLS", true},
+		{loginError{errors.New("token file is empty")}, "kafka: no credentials to log in with at k1:9092, k2:9092: token file is empty; check CATENA_KAFKA_SASL_MECHANISM", false},
 		{&net.DNSError{Err: "no such host", Name: "k1", IsNotFound: true}, "kafka: no broker answers at k1:9092, k2:9092: lookup k1: no such host; check CATENA_KAFKA_BROKERS", false},
 		{context.DeadlineExceeded, "kafka: no broker answers at k1:9092, k2:9092 within 15s; check CATENA_KAFKA_BROKERS", false},
 	} {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"reflect"
 	"strconv"
 	"strings"
@@ -29,10 +28,22 @@ type config struct {
 	KafkaGroup         string   `envconfig:"KAFKA_GROUP" default:"catena" desc:"consumer group"`
 	KafkaGroupProtocol string   `envconfig:"KAFKA_GROUP_PROTOCOL" default:"classic" desc:"classic, or consumer for the protocol of Kafka 4 in which the broker assigns the partitions (4.3 and newer)"`
 	KafkaStart         string   `envconfig:"KAFKA_START" default:"earliest" desc:"where a new group starts: earliest or latest"`
-	KafkaTLS           bool     `envconfig:"KAFKA_TLS" default:"false" desc:"connect with TLS, system roots"`
-	KafkaSASLMechanism string   `envconfig:"KAFKA_SASL_MECHANISM" desc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty for none"`
-	KafkaUser          string   `envconfig:"KAFKA_SASL_USER" desc:"SASL user"`
-	KafkaPassword      string   `envconfig:"KAFKA_SASL_PASSWORD" secret:"true" desc:"SASL password"`
+	KafkaTLS           bool     `envconfig:"KAFKA_TLS" default:"false" desc:"connect with TLS; the settings below imply it"`
+	KafkaTLSCA         string   `envconfig:"KAFKA_TLS_CA" desc:"file of the authorities (PEM) that may sign the brokers' certificates; the system's if empty"`
+	KafkaTLSCert       string   `envconfig:"KAFKA_TLS_CERT" desc:"file of the client's certificate (PEM), for brokers that ask for one; read again when it changes"`
+	KafkaTLSKey        string   `envconfig:"KAFKA_TLS_KEY" desc:"file of its private key (PEM)"`
+	KafkaTLSServerName string   `envconfig:"KAFKA_TLS_SERVER_NAME" desc:"name that the brokers' certificates must have; the host of the address if empty"`
+	KafkaTLSSkipVerify bool     `envconfig:"KAFKA_TLS_SKIP_VERIFY" default:"false" desc:"accept any certificate: whoever is on the way can read and change everything"`
+	KafkaSASLMechanism string   `envconfig:"KAFKA_SASL_MECHANISM" desc:"PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM (credentials and region are found as Amazon's tools find them); empty for none"`
+	KafkaUser          string   `envconfig:"KAFKA_SASL_USER" desc:"SASL user, of PLAIN and SCRAM"`
+	KafkaPassword      string   `envconfig:"KAFKA_SASL_PASSWORD" secret:"true" desc:"SASL password, of PLAIN and SCRAM"`
+	KafkaToken         string   `envconfig:"KAFKA_SASL_TOKEN" secret:"true" desc:"token of OAUTHBEARER; as a file it is read at each login"`
+	KafkaTokenURL      string   `envconfig:"KAFKA_SASL_TOKEN_URL" desc:"where OAUTHBEARER gets its tokens instead, with the client's credentials"`
+	KafkaClientID      string   `envconfig:"KAFKA_SASL_CLIENT_ID" desc:"the client's id there"`
+	KafkaClientSecret  string   `envconfig:"KAFKA_SASL_CLIENT_SECRET" secret:"true" desc:"the client's secret there"`
+	KafkaScopes        []string `envconfig:"KAFKA_SASL_SCOPES" desc:"scopes to ask for there, comma separated"`
+
+	KafkaExtensions map[string]string `envconfig:"KAFKA_SASL_EXTENSIONS" desc:"what the brokers want to know besides the token of OAUTHBEARER, name:value, comma separated, such as logicalCluster and identityPoolId at Confluent Cloud"`
 
 	TopicFormats map[string]string `envconfig:"TOPIC_FORMATS" desc:"fix the format of topics instead of recognising it: topic:source, topic:otlp_proto, or topic:logs for logs of all kinds, of which what no source knows is left out; topic:audit if what stands in log messages was written by the systems themselves and not by any program; comma separated"`
 	TopicScopes  map[string]string `envconfig:"TOPIC_SCOPES" desc:"what $envelope.scope is for the records of a topic, topic:scope, comma separated: two topics of one Vault audit device have one scope; the topic's name by default"`
@@ -48,6 +59,12 @@ type config struct {
 	ClickHouseUser     string   `envconfig:"CLICKHOUSE_USER" default:"default" desc:"user"`
 	ClickHousePassword string   `envconfig:"CLICKHOUSE_PASSWORD" secret:"true" desc:"password"`
 
+	ClickHouseTLSCA         string `envconfig:"CLICKHOUSE_TLS_CA" desc:"file of the authorities (PEM) that may sign the server's certificate; the system's if empty. It needs an address with TLS (https, clickhouses), as do the next four"`
+	ClickHouseTLSCert       string `envconfig:"CLICKHOUSE_TLS_CERT" desc:"file of the client's certificate (PEM), for servers that ask for one; read again when it changes"`
+	ClickHouseTLSKey        string `envconfig:"CLICKHOUSE_TLS_KEY" desc:"file of its private key (PEM)"`
+	ClickHouseTLSServerName string `envconfig:"CLICKHOUSE_TLS_SERVER_NAME" desc:"name that the server's certificate must have; the host of the address if empty"`
+	ClickHouseTLSSkipVerify bool   `envconfig:"CLICKHOUSE_TLS_SKIP_VERIFY" default:"false" desc:"accept any certificate: whoever is on the way can read and change everything"`
+
 	HMACKey string `envconfig:"HMAC_KEY" secret:"true" desc:"keys the HMAC that replaces secrets found in logs; 16 bytes or more, the same on every instance (openssl rand -hex 32)"`
 
 	Skew            time.Duration `envconfig:"SKEW" default:"1s" desc:"how far two systems' clocks may differ"`
@@ -62,6 +79,11 @@ type config struct {
 	Decoders  int           `envconfig:"DECODERS" default:"0" desc:"decoding goroutines; 0: one a core"`
 	IdleAfter time.Duration `envconfig:"IDLE_AFTER" default:"1m" desc:"a partition without records for so long does not hold the watermark back"`
 	Drain     time.Duration `envconfig:"DRAIN" default:"30s" desc:"time to write what is pending when stopping or giving a partition away"`
+
+	log *slog.Logger // tells of secrets that changed; nil discards
+	// What loadConfig made of the files.
+	secrets                 map[string]*secretFile // by variable, without _FILE
+	kafkaTLS, clickHouseTLS *tlsReload             // nil: without TLS, or as the address says
 }
 
 const envPrefix = "CATENA"
@@ -85,7 +107,7 @@ func loadSources(dir string) (*sources.Set, error) {
 
 // loadConfig reads the environment and reports all faults together.
 func loadConfig(env *environment) (*config, error) {
-	var c config
+	c := config{log: newLog(env.stderr)}
 	var faults []error
 	faults = append(faults, fileSecrets(&c, env.getenv)...)
 	// envconfig stops at its first fault; processing field by field finds all.
@@ -99,11 +121,8 @@ func loadConfig(env *environment) (*config, error) {
 	if c.KafkaGroupProtocol != "classic" && c.KafkaGroupProtocol != "consumer" {
 		faults = append(faults, fmt.Errorf("CATENA_KAFKA_GROUP_PROTOCOL: %q is neither classic nor consumer", c.KafkaGroupProtocol))
 	}
-	switch c.KafkaSASLMechanism {
-	case "", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
-	default:
-		faults = append(faults, fmt.Errorf("CATENA_KAFKA_SASL_MECHANISM: %q is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", c.KafkaSASLMechanism))
-	}
+	faults = append(faults, c.checkKafka()...)
+	faults = append(faults, c.checkClickHouse()...)
 	for _, f := range []struct {
 		name string
 		v    time.Duration
@@ -128,6 +147,7 @@ func loadConfig(env *environment) (*config, error) {
 // fileSecrets reads the files that CATENA_…_FILE variables name into the
 // fields they stand for.
 func fileSecrets(c *config, getenv func(string) string) []error {
+	c.secrets = map[string]*secretFile{}
 	return eachField(c, func(name string, f reflect.StructField, v reflect.Value) error {
 		path := getenv(name + "_FILE")
 		if path == "" || f.Tag.Get("secret") == "" {
@@ -136,11 +156,12 @@ func fileSecrets(c *config, getenv func(string) string) []error {
 		if getenv(name) != "" {
 			return fmt.Errorf("%s and %s_FILE are both set: use one", name, name)
 		}
-		text, err := os.ReadFile(path)
+		file, err := openSecret(name+"_FILE", path)
 		if err != nil {
-			return fmt.Errorf("%s_FILE: %w", name, err)
+			return err
 		}
-		v.SetString(strings.TrimRight(string(text), "\r\n"))
+		c.secrets[name] = file
+		v.SetString(file.value)
 		return nil
 	})
 }
@@ -151,6 +172,9 @@ func eachField(c *config, f func(name string, field reflect.StructField, v refle
 	v := reflect.ValueOf(c).Elem()
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
+		if field.Tag.Get("envconfig") == "" {
+			continue // no setting
+		}
 		if err := f(envPrefix+"_"+field.Tag.Get("envconfig"), field, v.Field(i)); err != nil {
 			errs = append(errs, err)
 		}
@@ -238,7 +262,7 @@ func (c *config) openRegistry(ctx context.Context, log *slog.Logger) (*registry.
 	if len(c.SchemaRegistry) == 0 {
 		return nil, nil
 	}
-	r, err := registry.New(ctx, registry.Options{URLs: c.SchemaRegistry, User: c.SchemaRegistryUser, Password: c.SchemaRegistryPassword, Log: log})
+	r, err := registry.New(ctx, registry.Options{URLs: c.SchemaRegistry, User: c.SchemaRegistryUser, Password: c.secret("SCHEMA_REGISTRY_PASSWORD", c.SchemaRegistryPassword, log), Log: log})
 	if err != nil {
 		return nil, usagef("CATENA_SCHEMA_REGISTRY: %w", err)
 	}

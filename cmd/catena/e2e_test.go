@@ -80,13 +80,23 @@ func fakeKafka(t *testing.T) cluster {
 
 // realKafka starts Apache Kafka from deploy/dev and stops it with the test.
 func realKafka(t *testing.T) cluster {
+	return realKafkaWith(t, func(_, _ string) []string { return nil })
+}
+
+// realKafkaWith starts it with more broker properties, which may depend on the
+// ports.
+func realKafkaWith(t *testing.T, properties func(port, controller string) []string) cluster {
 	t.Helper()
 	if os.Getenv("CATENA_TEST_KAFKA") == "" {
 		t.Skip("needs Apache Kafka: run `make test-kafka`")
 	}
 	port, controller := freePort(t), freePort(t)
-	cmd := exec.Command("bash", "../../deploy/dev/kafka/kafka.sh", "run", "--port", port, "--controller-port", controller,
-		"--data", t.TempDir(), "--parent", strconv.Itoa(os.Getpid()))
+	args := []string{"../../deploy/dev/kafka/kafka.sh", "run", "--port", port, "--controller-port", controller,
+		"--data", t.TempDir(), "--parent", strconv.Itoa(os.Getpid())}
+	for _, p := range properties(port, controller) {
+		args = append(args, "--set", p)
+	}
+	cmd := exec.Command("bash", args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -77,14 +78,36 @@ func (c *config) consumer(log *slog.Logger, p *pipeline) ingest.ConsumerOptions 
 	}
 }
 
-func (c *config) cluster(log *slog.Logger) ingest.Cluster {
-	return ingest.Cluster{Brokers: c.KafkaBrokers, TLS: ingest.TLS{Enabled: c.KafkaTLS},
-		SASL: ingest.SASL{Mechanism: c.KafkaSASLMechanism, User: c.KafkaUser, Password: c.KafkaPassword}, Logger: log}
+// checkClickHouse reads the certificates.
+func (c *config) checkClickHouse() (faults []error) {
+	files := tlsFiles{Setting: "CATENA_CLICKHOUSE_TLS", CA: c.ClickHouseTLSCA, Cert: c.ClickHouseTLSCert, Key: c.ClickHouseTLSKey,
+		ServerName: c.ClickHouseTLSServerName, SkipVerify: c.ClickHouseTLSSkipVerify}
+	if !files.set() {
+		return nil
+	}
+	var err error
+	if c.clickHouseTLS, err = files.open(); err != nil {
+		faults = append(faults, err)
+	}
+	return faults
+}
+
+// clickhouse is the part of the settings that the database takes. Secrets are
+// read again when they change.
+func (c *config) clickhouse() clickhouse.Options {
+	o := clickhouse.Options{Addrs: c.ClickHouseAddr, Database: c.ClickHouseDatabase, User: c.ClickHouseUser}
+	password := c.secret("CLICKHOUSE_PASSWORD", c.ClickHousePassword, c.log)
+	certificates := func() *tls.Config { return nil }
+	if c.clickHouseTLS != nil {
+		c.clickHouseTLS.logTo(c.log)
+		certificates = c.clickHouseTLS.config
+	}
+	o.Login = func() (string, *tls.Config) { return password(), certificates() }
+	return o
 }
 
 func openStore(ctx context.Context, c *config) (*clickhouse.Store, error) {
-	store, err := clickhouse.Open(ctx, clickhouse.Options{Addrs: c.ClickHouseAddr, Database: c.ClickHouseDatabase,
-		User: c.ClickHouseUser, Password: c.ClickHousePassword})
+	store, err := clickhouse.Open(ctx, c.clickhouse())
 	if err != nil {
 		return nil, fmt.Errorf("CATENA_CLICKHOUSE_ADDR=%s: %w", strings.Join(c.ClickHouseAddr, ","), err)
 	}

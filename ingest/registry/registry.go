@@ -48,9 +48,10 @@ const (
 
 // Options say where the registry is.
 type Options struct {
-	URLs           []string
-	User, Password string
-	Log            *slog.Logger // nil: the default one
+	URLs     []string
+	User     string
+	Password func() string // asked for each request; nil for none
+	Log      *slog.Logger  // nil: the default one
 }
 
 // Registry is safe for concurrent use.
@@ -88,8 +89,15 @@ type schema struct {
 // New makes a registry. Nothing is asked for yet. Waiting ends with ctx.
 func New(ctx context.Context, opts Options) (*Registry, error) {
 	with := []sr.ClientOpt{sr.URLs(opts.URLs...), sr.HTTPClient(&http.Client{Timeout: askTimeout}), sr.UserAgent("catena")}
-	if opts.User != "" || opts.Password != "" {
-		with = append(with, sr.BasicAuth(opts.User, opts.Password))
+	if opts.User != "" {
+		with = append(with, sr.PreReq(func(req *http.Request) error {
+			password := ""
+			if opts.Password != nil {
+				password = opts.Password()
+			}
+			req.SetBasicAuth(opts.User, password)
+			return nil
+		}))
 	}
 	client, err := sr.NewClient(with...)
 	if err != nil {

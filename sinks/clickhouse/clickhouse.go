@@ -32,6 +32,10 @@ type Options struct {
 	User     string // default "default"
 	Password string
 	TLS      *tls.Config // nil for the system's defaults where the address asks for TLS
+	// Login, if given, replaces Password and TLS. It is asked at each statement:
+	// when it gives something else than before (the same pointer is the same
+	// configuration), new connections are made with that.
+	Login func() (password string, certificates *tls.Config)
 
 	Compression string         // "lz4", "zstd" or "none"; default lz4, and none when all servers are on this machine
 	Settings    map[string]any // for every statement, beside those that the sink sets itself
@@ -43,10 +47,11 @@ type Options struct {
 // Store is a database. Its methods may be called from several goroutines;
 // writes queue up behind each other.
 type Store struct {
-	conn    driver.Conn
+	conn    *pool
 	options Options // with defaults, addresses without scheme
 	where   string  // for messages: scheme://host:port, …
 	native  clickhouse.Protocol
+	tls     bool
 
 	insert map[string]any // settings of every insert
 
@@ -64,7 +69,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.conn, err = s.connect(s.options.Database); err != nil {
+	s.conn = s.pool(s.options.Database)
+	if _, err := s.conn.get(); err != nil {
 		return nil, s.explain(err)
 	}
 	if err := s.conn.Ping(ctx); err != nil && !isCode(err, codeUnknownDatabase) {
@@ -138,11 +144,11 @@ func (s *Store) parseAddrs() error {
 		shown = append(shown, a.String())
 	}
 	s.options.Addrs, s.where, s.native = plain, strings.Join(shown, ", "), first.protocol
-	if first.tls && s.options.TLS == nil {
-		s.options.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	if !first.tls {
-		s.options.TLS = nil
+	s.tls = first.tls
+	if login := s.options.Login; login != nil && !first.tls {
+		if _, certificates := login(); certificates != nil {
+			return fmt.Errorf("clickhouse: certificates are configured, but %s is plain text: use https:// or clickhouses://", s.where)
+		}
 	}
 	return nil
 }
@@ -232,14 +238,30 @@ func allLoopback(hosts []string) bool {
 	return true
 }
 
-// connect makes a pool of connections whose default database is the one named;
-// empty for the user's own.
-func (s *Store) connect(database string) (driver.Conn, error) {
+// pool makes connections whose default database is the one named; empty for
+// the user's own.
+func (s *Store) pool(database string) *pool {
+	login := s.options.Login
+	if login == nil {
+		login = func() (string, *tls.Config) { return s.options.Password, s.options.TLS }
+	}
+	return &pool{login: login, open: func(password string, certificates *tls.Config) (driver.Conn, error) {
+		return s.connect(database, password, certificates)
+	}}
+}
+
+func (s *Store) connect(database, password string, certificates *tls.Config) (driver.Conn, error) {
+	switch {
+	case !s.tls:
+		certificates = nil
+	case certificates == nil:
+		certificates = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
 	o := &clickhouse.Options{
 		Protocol:         s.native,
 		Addr:             s.options.Addrs,
-		Auth:             clickhouse.Auth{Database: database, Username: s.options.User, Password: s.options.Password},
-		TLS:              s.options.TLS,
+		Auth:             clickhouse.Auth{Database: database, Username: s.options.User, Password: password},
+		TLS:              certificates,
 		Settings:         clickhouse.Settings{},
 		DialTimeout:      s.options.DialTimeout,
 		ReadTimeout:      s.options.ReadTimeout,

@@ -73,10 +73,7 @@ func open(t testing.TB) *Store {
 	}
 	t.Cleanup(func() {
 		_ = s.Close()
-		conn, err := s.connect("")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := s.pool("")
 		defer conn.Close()
 		if err := conn.Exec(context.Background(), "DROP DATABASE IF EXISTS "+s.options.Database); err != nil {
 			t.Error(err)

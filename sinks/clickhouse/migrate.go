@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
-
 	migrations "catena/schemas/clickhouse"
 )
 
@@ -68,11 +66,12 @@ func (s *Store) Pending(ctx context.Context) ([]string, error) {
 // asks first, so that a user who may not create databases can use one that
 // somebody else made.
 func (s *Store) createDatabase(ctx context.Context) error {
-	conn, err := s.connect("")
+	pool := s.pool("")
+	defer func() { _ = pool.Close() }()
+	conn, err := pool.get()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }()
 	var n uint64
 	if err := conn.QueryRow(ctx, "SELECT count() FROM system.databases WHERE name = '"+s.options.Database+"'").Scan(&n); err != nil {
 		return err
@@ -83,7 +82,7 @@ func (s *Store) createDatabase(ctx context.Context) error {
 	return conn.Exec(ctx, "CREATE DATABASE IF NOT EXISTS `"+s.options.Database+"`")
 }
 
-func apply(ctx context.Context, conn driver.Conn, st step) error {
+func apply(ctx context.Context, conn *pool, st step) error {
 	for i, statement := range st.statements {
 		if err := conn.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("statement %d of %d: %w", i+1, len(st.statements), err)

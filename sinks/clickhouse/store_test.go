@@ -22,10 +22,7 @@ func TestConformance(t *testing.T) {
 		return sinktest.Subject{Sink: s, Read: func(t testing.TB) []*schemas.Action {
 			// A connection of its own: the sink may be closed.
 			reader := &Store{options: s.options, where: s.where, native: s.native}
-			var err error
-			if reader.conn, err = reader.connect(s.options.Database); err != nil {
-				t.Fatal(err)
-			}
+			reader.conn = reader.pool(s.options.Database)
 			defer reader.Close()
 			return actions(t, reader, math.MinInt64)
 		}}
