@@ -25,6 +25,7 @@ FUZZTIME ?= 60s
 SEEDS ?= 2000
 MUTANT ?=
 META ?= 200
+CRASHSEED ?= 0
 KAFKA_PORT ?= 9092
 KAFKA_DATA ?= $(CACHE)/kafka-data
 
@@ -37,7 +38,7 @@ need_go = $(call need,go,install Go 1.26 or newer (go.dev/dl))
 every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 1 } \
 	END { if (bad) print "make $@: a test that had to run did not" > "/dev/stderr"; exit bad }'
 
-.PHONY: help build demo demo-live test test-kafka check sim mutants bench fuzz fuzz-sources kafka clean \
+.PHONY: help build demo demo-live test test-kafka test-crash check sim mutants bench fuzz fuzz-sources kafka clean \
 	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache
 
 help: ## print this list
@@ -64,6 +65,11 @@ test-kafka: libchdb kafka-fetch ## run the tests against a real Kafka broker and
 	@clients="$$(bash deploy/dev/clients.sh)"; \
 	CATENA_TEST_CLIENTS="$$clients" CATENA_REQUIRE_LIBCHDB=1 \
 		go test ./sinks/embedded -run 'Client' -count=1 -v -timeout 10m | $(every_test)
+
+test-crash: libchdb kafka-fetch ## kill catena again and again, and do worse, against real Kafka; the rows stay equal to the truth (CRASHSEED=…)
+	@$(need_go)
+	@CATENA_TEST_CRASH=1 CATENA_REQUIRE_LIBCHDB=1 \
+		go test ./cmd/catena -run '^TestCrash' -crash.seed $(CRASHSEED) -count=1 -v -timeout 15m | $(every_test)
 
 check: fmt-check tidy-check vet imports lint race ## everything that must hold before a commit, next to the tests
 

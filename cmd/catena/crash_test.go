@@ -1,0 +1,335 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"catena/correlate/simtest"
+	"catena/schemas"
+)
+
+var (
+	crashSeed   = flag.Uint64("crash.seed", 0, "seed of the crash tests; 0: drawn, and printed")
+	crashRounds = flag.Int("crash.rounds", 56, "how often TestCrash kills catena")
+)
+
+func drawSeed(t *testing.T) uint64 {
+	seed := *crashSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano()) % 1e9
+	}
+	t.Logf("seed %d: repeat with -crash.seed %[1]d", seed)
+	return seed
+}
+
+// blow is a way to kill catena: when something was seen for the nth time since
+// it started, and up to a delay later. It is dealt from outside: the log tells
+// of the group, and the statements that come by at the proxy of the restore and
+// of the writes, so that "done insert progress" lies between insert and commit.
+type blow struct {
+	name  string
+	seen  string        // what lab.watch tells; empty for a random moment
+	nth   int           // the last of the times that are drawn from
+	delay time.Duration // at most
+	two   bool          // a second instance joins when the first writes
+	whose int           // of a log line: 0 for the first instance, 1 for the second
+}
+
+var blows = []blow{
+	{name: "at any time", delay: 1500 * time.Millisecond},
+	{name: "while it joins the group", seen: "log joining consumer group", delay: 80 * time.Millisecond},
+	{name: "when partitions are assigned", seen: "log partitions assigned", delay: 40 * time.Millisecond},
+	{name: "before a question of start and restore", seen: "before select", nth: 8},
+	{name: "in the answer of start and restore", seen: "done select", nth: 8},
+	{name: "before bindings are written", seen: "before insert bindings", nth: 2},
+	{name: "between bindings and rows", seen: "done insert bindings", nth: 2},
+	{name: "before rows are written", seen: "before insert actions", nth: 2},
+	{name: "between rows and progress", seen: "done insert actions", nth: 2},
+	{name: "between insert and commit", seen: "done insert progress", nth: 2},
+	{name: "about the commit", seen: "after insert progress", nth: 2, delay: 4 * time.Millisecond},
+	{name: "in a rebalance, who gives", seen: "log partitions revoked", delay: 30 * time.Millisecond, two: true},
+	{name: "in a rebalance, who takes", seen: "log partitions assigned", delay: 30 * time.Millisecond, two: true, whose: 1},
+	{name: "in a rebalance, who joins", seen: "log joining consumer group", delay: 200 * time.Millisecond, two: true, whose: 1},
+}
+
+// TestCrash kills catena again and again while records flow, then lets it
+// finish: the rows are those of a run that nothing disturbed.
+func TestCrash(t *testing.T) {
+	seed := drawSeed(t)
+	l := newLab(t, "crash")
+	c := newCrashing(l, seed, 40)
+	for i := range *crashRounds {
+		c.round(i, *crashRounds, c.order[i%len(c.order)])
+	}
+	if err := c.finish(2 * time.Minute); err != nil {
+		t.Error(err)
+	}
+	c.report()
+	for _, fault := range l.difference(c.want) {
+		t.Error(fault)
+	}
+	c.checkTruth()
+}
+
+// TestCrashFindsABug plants the bug that all this is about, commit before
+// insert, and demands that a few of the blows find it.
+func TestCrashFindsABug(t *testing.T) {
+	seed := drawSeed(t)
+	l := newLab(t, "crash_bug")
+	l.program = buildWith(t, "../../sinks/writer.go",
+		"if err := w.write(&c.batch); err != nil {\n\t\t\treturn // only when told to give up\n\t\t}\n\t\tw.options.Done(&c.batch)",
+		"w.options.Done(&c.batch)\n\t\tif err := w.write(&c.batch); err != nil {\n\t\t\treturn // only when told to give up\n\t\t}")
+	c := newCrashing(l, seed, 8)
+	const rounds = 6
+	for i := range rounds {
+		c.round(i, rounds, blow{name: "before rows are written", seen: "before insert actions", nth: 2})
+	}
+	err := c.finish(8 * time.Second)
+	faults := l.difference(c.want)
+	if err == nil && len(faults) == 0 {
+		t.Fatal("commit before insert was not found: the crash test is too weak")
+	}
+	t.Logf("found: %v %v", err, faults[max(0, len(faults)-1):])
+}
+
+// buildWith builds catena with a text of a file replaced, which stands there
+// once: what ships carries no switch for the bug.
+func buildWith(t *testing.T, file, old, planted string) string {
+	t.Helper()
+	path, err := filepath.Abs(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), old); n != 1 {
+		t.Fatalf("the text to be replaced stands %d times in %s:\n%s", n, file, old)
+	}
+	dir := t.TempDir()
+	bad, overlay, program := filepath.Join(dir, "bad.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "catena")
+	spec, err := json.Marshal(map[string]map[string]string{"Replace": {path: bad}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{bad: strings.Replace(string(text), old, planted, 1), overlay: string(spec)} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-overlay", overlay, "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build with the bug: %v\n%s", err, out)
+	}
+	return program
+}
+
+// crashing is one run of a crash test.
+type crashing struct {
+	*lab
+	*feed
+	rng   *rand.Rand
+	want  map[schemas.ID]*schemas.Action
+	order []blow
+	sent  int
+	hits  map[string]int
+	late  map[string]int // blows that never came to the point, and were dealt after a while
+	kills int
+}
+
+func newCrashing(l *lab, seed uint64, worlds int) *crashing {
+	c := &crashing{lab: l, rng: rand.New(rand.NewPCG(seed, 3)), hits: map[string]int{}, late: map[string]int{}}
+	var all []*simtest.World
+	for i := range uint64(worlds) {
+		all = append(all, simtest.Make(seed<<8+i, simtest.ShapeOf(seed<<8+i)))
+	}
+	c.feed = newFeed(all, 4)
+	c.want = c.rows(l.t)
+	dir := l.t.TempDir()
+	if err := c.writeSources(dir); err != nil {
+		l.t.Fatal(err)
+	}
+	l.env = append(l.env, "CATENA_SOURCES_DIR="+dir)
+	l.makeTopic(feedTopic, 4, nil)
+	c.order = slices.Clone(blows)
+	c.rng.Shuffle(len(c.order), func(i, j int) { c.order[i], c.order[j] = c.order[j], c.order[i] })
+	return c
+}
+
+// send produces the records up to a share of all.
+func (c *crashing) send(upTo int) {
+	c.produce(c.records[c.sent:upTo])
+	c.sent = upTo
+}
+
+// trickle produces the records up to a share of all, in pieces that make an
+// insert each, until catena was killed.
+func (c *crashing) trickle(upTo int, hit <-chan struct{}) {
+	for piece := (upTo-c.sent)/10 + 1; c.sent < upTo; {
+		c.send(min(c.sent+piece, upTo))
+		select {
+		case <-hit:
+			return
+		case <-time.After(150 * time.Millisecond):
+		}
+	}
+}
+
+// round starts catena, and deals it one blow.
+func (c *crashing) round(i, rounds int, b blow) {
+	c.t.Helper()
+	share := len(c.records) * (i + 1) / rounds
+	c.send(c.sent + (share-c.sent)/2)
+	times, delay := 1, time.Duration(0)
+	if b.nth > 1 {
+		times = 1 + c.rng.IntN(b.nth)
+	}
+	if b.delay > 0 {
+		delay = time.Duration(c.rng.Int64N(int64(b.delay)))
+	}
+	hit, writing := make(chan struct{}), make(chan struct{})
+	var mu sync.Mutex
+	var live [2]*child
+	var once, onceWriting sync.Once
+	c.watch(func(who *child, what string) {
+		if what == "after insert progress" {
+			onceWriting.Do(func() { close(writing) })
+		}
+		mu.Lock()
+		match := what == b.seen && (who == nil || who == live[b.whose])
+		if match {
+			times--
+		}
+		due := match && times == 0
+		victims := live
+		mu.Unlock()
+		if !due {
+			return
+		}
+		strike := func() {
+			time.Sleep(delay)
+			once.Do(func() {
+				for j, v := range victims {
+					if v != nil && (who == nil || j == b.whose) {
+						v.kill()
+					}
+				}
+				close(hit)
+			})
+		}
+		if delay > 0 {
+			go strike()
+		} else {
+			strike() // whoever tells of it waits
+		}
+	})
+	begin := func(j int) {
+		mu.Lock() // no line of it is missed
+		defer mu.Unlock()
+		live[j] = c.run()
+	}
+	begin(0)
+	fed := make(chan struct{})
+	go func() {
+		defer close(fed)
+		c.trickle(share, hit)
+	}()
+	defer func() { <-fed }()
+	switch {
+	case b.seen == "":
+		time.Sleep(delay)
+		live[0].kill()
+		close(hit)
+	case b.two:
+		select {
+		case <-writing:
+		case <-time.After(6 * time.Second):
+		}
+		begin(1)
+	}
+	select {
+	case <-hit:
+		c.hits[b.name]++
+	case <-time.After(4 * time.Second):
+		c.late[b.name]++
+	}
+	c.watch(func(*child, string) {})
+	for _, v := range live {
+		if v == nil {
+			continue
+		}
+		if b.two && c.rng.IntN(2) == 0 { // the other lives on for a while
+			time.Sleep(time.Duration(c.rng.IntN(400)) * time.Millisecond)
+		}
+		if v.alive() {
+			v.kill()
+		}
+		<-v.done
+		if !strings.Contains(fmt.Sprint(v.err), "killed") {
+			c.t.Errorf("round %d, %s: catena ended by itself: %v\n%s", i, b.name, v.err, tail(v.text()))
+		}
+		c.kills++
+	}
+	c.evict(nil)
+}
+
+// finish lets catena read all that is left, undisturbed.
+func (c *crashing) finish(limit time.Duration) error {
+	c.t.Helper()
+	c.send(len(c.records))
+	last := c.run()
+	last.await("partitions assigned", time.Minute)
+	if err := c.awaitAll(int64(len(c.records)), limit, last); err != nil {
+		return err
+	}
+	last.terminate()
+	return nil
+}
+
+func (c *crashing) report() {
+	c.t.Logf("%d records, %d rows, %d times kill -9", len(c.records), len(c.want), c.kills)
+	for _, b := range c.order {
+		c.t.Logf("  %3d times killed %-40s %s", c.hits[b.name], b.name, strings.Repeat("(too late) ", c.late[b.name]))
+		if c.hits[b.name] == 0 && *crashRounds >= len(c.order) {
+			c.t.Errorf("catena was never killed %s", b.name)
+		}
+	}
+}
+
+// checkTruth holds the undisturbed run itself against the truth of the worlds:
+// whatever is proven names somebody who did it.
+func (c *crashing) checkTruth() {
+	c.t.Helper()
+	proven, rows := 0, c.byPlace()
+	for i, at := range c.records {
+		truth := c.worlds[c.world[i]].Truth[c.origin[i]]
+		a := rows[place{at.Topic, at.Partition, at.Offset}]
+		if a == nil || a.Grade != schemas.GradeProven || truth.Contested {
+			continue
+		}
+		if proven++; !slices.Contains(truth.Roots, a.Root) {
+			c.t.Errorf("%s is proven for %v, in truth it was one of %v", at.Value, a.Root, truth.Roots)
+		}
+	}
+	if proven < len(c.want)/10 {
+		c.t.Errorf("only %d of %d rows are proven: the worlds are not what they were", proven, len(c.want))
+	}
+}
+
+func (c *crashing) byPlace() map[place]*schemas.Action {
+	rows := make(map[place]*schemas.Action, len(c.want))
+	for _, a := range c.want {
+		rows[place{a.Evidence.Topic, a.Evidence.Partition, a.Evidence.Offset}] = a
+	}
+	return rows
+}
