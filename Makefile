@@ -38,7 +38,7 @@ need_go = $(call need,go,install Go 1.26 or newer (go.dev/dl))
 every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 1 } \
 	END { if (bad) print "make $@: a test that had to run did not" > "/dev/stderr"; exit bad }'
 
-.PHONY: help build demo demo-live test test-kafka test-crash check sim mutants bench fuzz fuzz-sources kafka clean \
+.PHONY: help build demo demo-live test test-kafka test-crash check sim mutants bench fuzz fuzz-sources dashboards kafka clean \
 	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache
 
 help: ## print this list
@@ -113,6 +113,10 @@ fuzz: ## run each fuzz target but those of sources for FUZZTIME, one after the o
 
 fuzz-sources: ## the same for the target of every source (FUZZ=^FuzzSourceOkta FUZZTIME=60s FUZZPARALLEL=1)
 	@$(MAKE) --no-print-directory fuzz FUZZ='$(if $(filter ^Fuzz,$(FUZZ)),^FuzzSource,$(FUZZ))' FUZZSKIP='^$$' PKG=./ingest FUZZTIME=$(FUZZTIME) FUZZPARALLEL=$(FUZZPARALLEL)
+
+dashboards: ## write the JSON of the Grafana dashboards from deploy/grafana/*.go
+	@$(need_go)
+	go run ./deploy/grafana
 
 kafka: kafka-fetch ## run one Kafka node on 127.0.0.1:9092 until Ctrl-C (KAFKA_PORT=… KAFKA_DATA=folder, which is kept)
 	@deploy/dev/kafka/kafka.sh run --port $(KAFKA_PORT) --data '$(KAFKA_DATA)'
