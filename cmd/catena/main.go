@@ -23,7 +23,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // the work could not be done or finished
 	exitUsage   = 2 // wrong arguments or configuration
-	exitFound   = 3 // it worked, and some records could not be decoded
+	exitFound   = 3 // it worked, and some records could not be decoded, or verify found something
 )
 
 // command is one subcommand. run gets the arguments behind its name.
@@ -45,7 +45,7 @@ type environment struct {
 func commands() []command {
 	return []command{
 		runCommand, demoCommand, clickhouseCommand, stitchCommand, explainCommand,
-		replayCommand, sourcesCommand, migrateCommand,
+		replayCommand, sourcesCommand, migrateCommand, verifyCommand,
 	}
 }
 
@@ -120,7 +120,8 @@ usage: catena <command> [flags] [arguments]
 catena <command> --help explains a command, catena run --help every setting.
 
 exit codes: 0 done; 1 the work could not be done or finished; 2 wrong arguments or
-configuration; 3 it worked, and some records could not be decoded (stitch, sources test)
+configuration; 3 it worked, and some records could not be decoded (stitch, sources test),
+or something was found (verify)
 `)
 }
 
