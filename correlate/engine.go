@@ -351,11 +351,11 @@ func (e *Engine) takeBack(out *Output, bindings []schemas.Binding, actions []*sc
 	}
 }
 
-// mine reports whether a record lies in one of our partitions. Who was never
-// assigned any has them all.
+// mine reports whether a record lies in one of our partitions. Who shares them
+// with nobody and was never assigned any has them all.
 func (e *Engine) mine(at *schemas.Evidence) bool {
 	pr := e.water.parts[partition{at.Topic, at.Partition}]
-	return pr != nil && pr.ownerMilli != 0 || !e.water.assigned()
+	return pr != nil && pr.ownerMilli != 0 || !e.cfg.Share && !e.water.assigned()
 }
 
 // ask names the keys that have to be looked up.

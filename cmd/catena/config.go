@@ -22,30 +22,31 @@ import (
 // config is what the environment sets. Each field is the variable CATENA_ plus
 // its name; a secret may also stand in the file that CATENA_…_FILE names.
 type config struct {
-	KafkaBrokers       []string `envconfig:"KAFKA_BROKERS" default:"127.0.0.1:9092" desc:"addresses of Kafka brokers, host:port, comma separated"`
-	KafkaTopics        []string `envconfig:"KAFKA_TOPICS" desc:"topics to read, comma separated; with KAFKA_TOPICS_REGEX patterns"`
-	KafkaTopicsRegex   bool     `envconfig:"KAFKA_TOPICS_REGEX" default:"false" desc:"KAFKA_TOPICS are regular expressions"`
-	KafkaGroup         string   `envconfig:"KAFKA_GROUP" default:"catena" desc:"consumer group"`
-	KafkaGroupProtocol string   `envconfig:"KAFKA_GROUP_PROTOCOL" default:"classic" desc:"classic, or consumer for the protocol of Kafka 4 in which the broker assigns the partitions (4.3 and newer)"`
-	KafkaStart         string   `envconfig:"KAFKA_START" default:"earliest" desc:"where a new group starts: earliest or latest"`
-	KafkaTLS           bool     `envconfig:"KAFKA_TLS" default:"false" desc:"connect with TLS; the settings below imply it"`
-	KafkaTLSCA         string   `envconfig:"KAFKA_TLS_CA" desc:"file of the authorities (PEM) that may sign the brokers' certificates; the system's if empty"`
-	KafkaTLSCert       string   `envconfig:"KAFKA_TLS_CERT" desc:"file of the client's certificate (PEM), for brokers that ask for one; read again when it changes"`
-	KafkaTLSKey        string   `envconfig:"KAFKA_TLS_KEY" desc:"file of its private key (PEM)"`
-	KafkaTLSServerName string   `envconfig:"KAFKA_TLS_SERVER_NAME" desc:"name that the brokers' certificates must have; the host of the address if empty"`
-	KafkaTLSSkipVerify bool     `envconfig:"KAFKA_TLS_SKIP_VERIFY" default:"false" desc:"accept any certificate: whoever is on the way can read and change everything"`
-	KafkaSASLMechanism string   `envconfig:"KAFKA_SASL_MECHANISM" desc:"PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM (credentials and region are found as Amazon's tools find them); empty for none"`
-	KafkaUser          string   `envconfig:"KAFKA_SASL_USER" desc:"SASL user, of PLAIN and SCRAM"`
-	KafkaPassword      string   `envconfig:"KAFKA_SASL_PASSWORD" secret:"true" desc:"SASL password, of PLAIN and SCRAM"`
-	KafkaToken         string   `envconfig:"KAFKA_SASL_TOKEN" secret:"true" desc:"token of OAUTHBEARER; as a file it is read at each login"`
-	KafkaTokenURL      string   `envconfig:"KAFKA_SASL_TOKEN_URL" desc:"where OAUTHBEARER gets its tokens instead, with the client's credentials"`
-	KafkaClientID      string   `envconfig:"KAFKA_SASL_CLIENT_ID" desc:"the client's id there"`
-	KafkaClientSecret  string   `envconfig:"KAFKA_SASL_CLIENT_SECRET" secret:"true" desc:"the client's secret there"`
-	KafkaScopes        []string `envconfig:"KAFKA_SASL_SCOPES" desc:"scopes to ask for there, comma separated"`
-
-	KafkaSessionTimeout time.Duration `envconfig:"KAFKA_SESSION_TIMEOUT" default:"45s" desc:"an instance that gives no sign of life for so long loses its partitions to the others; within the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms"`
+	KafkaBrokers        []string      `envconfig:"KAFKA_BROKERS" default:"127.0.0.1:9092" desc:"addresses of Kafka brokers, host:port, comma separated"`
+	KafkaTopics         []string      `envconfig:"KAFKA_TOPICS" desc:"topics to read, comma separated; with KAFKA_TOPICS_REGEX patterns"`
+	KafkaTopicsRegex    bool          `envconfig:"KAFKA_TOPICS_REGEX" default:"false" desc:"KAFKA_TOPICS are regular expressions"`
+	KafkaGroup          string        `envconfig:"KAFKA_GROUP" default:"catena" desc:"consumer group"`
+	KafkaGroupProtocol  string        `envconfig:"KAFKA_GROUP_PROTOCOL" default:"classic" desc:"classic, or consumer for the protocol of Kafka 4 in which the broker assigns the partitions (4.3 and newer)"`
+	KafkaSessionTimeout time.Duration `envconfig:"KAFKA_SESSION_TIMEOUT" default:"45s" desc:"how long the group waits for a sign of life before an instance's partitions go to others"`
+	KafkaStart          string        `envconfig:"KAFKA_START" default:"earliest" desc:"where a new group starts: earliest or latest"`
+	KafkaTLS            bool          `envconfig:"KAFKA_TLS" default:"false" desc:"connect with TLS; the settings below imply it"`
+	KafkaTLSCA          string        `envconfig:"KAFKA_TLS_CA" desc:"file of the authorities (PEM) that may sign the brokers' certificates; the system's if empty"`
+	KafkaTLSCert        string        `envconfig:"KAFKA_TLS_CERT" desc:"file of the client's certificate (PEM), for brokers that ask for one; read again when it changes"`
+	KafkaTLSKey         string        `envconfig:"KAFKA_TLS_KEY" desc:"file of its private key (PEM)"`
+	KafkaTLSServerName  string        `envconfig:"KAFKA_TLS_SERVER_NAME" desc:"name that the brokers' certificates must have; the host of the address if empty"`
+	KafkaTLSSkipVerify  bool          `envconfig:"KAFKA_TLS_SKIP_VERIFY" default:"false" desc:"accept any certificate: whoever is on the way can read and change everything"`
+	KafkaSASLMechanism  string        `envconfig:"KAFKA_SASL_MECHANISM" desc:"PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM (credentials and region are found as Amazon's tools find them); empty for none"`
+	KafkaUser           string        `envconfig:"KAFKA_SASL_USER" desc:"SASL user, of PLAIN and SCRAM"`
+	KafkaPassword       string        `envconfig:"KAFKA_SASL_PASSWORD" secret:"true" desc:"SASL password, of PLAIN and SCRAM"`
+	KafkaToken          string        `envconfig:"KAFKA_SASL_TOKEN" secret:"true" desc:"token of OAUTHBEARER; as a file it is read at each login"`
+	KafkaTokenURL       string        `envconfig:"KAFKA_SASL_TOKEN_URL" desc:"where OAUTHBEARER gets its tokens instead, with the client's credentials"`
+	KafkaClientID       string        `envconfig:"KAFKA_SASL_CLIENT_ID" desc:"the client's id there"`
+	KafkaClientSecret   string        `envconfig:"KAFKA_SASL_CLIENT_SECRET" secret:"true" desc:"the client's secret there"`
+	KafkaScopes         []string      `envconfig:"KAFKA_SASL_SCOPES" desc:"scopes to ask for there, comma separated"`
 
 	KafkaExtensions map[string]string `envconfig:"KAFKA_SASL_EXTENSIONS" desc:"what the brokers want to know besides the token of OAUTHBEARER, name:value, comma separated, such as logicalCluster and identityPoolId at Confluent Cloud"`
+
+	ShareTopic string `envconfig:"SHARE_TOPIC" desc:"compacted topic through which several instances of one group share what they know; made if missing. Needed as soon as there is more than one"`
 
 	TopicFormats map[string]string `envconfig:"TOPIC_FORMATS" desc:"fix the format of topics instead of recognising it: topic:source, topic:otlp_proto, or topic:logs for logs of all kinds, of which what no source knows is left out; topic:audit if what stands in log messages was written by the systems themselves and not by any program; comma separated"`
 	TopicScopes  map[string]string `envconfig:"TOPIC_SCOPES" desc:"what $envelope.scope is for the records of a topic, topic:scope, comma separated: two topics of one Vault audit device have one scope; the topic's name by default"`

@@ -35,6 +35,7 @@ type comeback struct {
 	found chan restored
 	base  chan struct{} // closed when the bindings of the window have all been handed over
 	jobs  map[ingest.Partition]*restoring
+	ready []*restoring // are back, and wait for what other instances have said
 }
 
 // restoring is one assignment on its way back.
@@ -137,6 +138,17 @@ func (c *comeback) insist(ctx context.Context, what string, load func(context.Co
 			return
 		}
 	}
+}
+
+// waiting reports whether all is back and only what other instances have said
+// is missing.
+func (c *comeback) waiting() bool {
+	for _, job := range c.jobs {
+		if !slices.Contains(c.ready, job) {
+			return false
+		}
+	}
+	return true
 }
 
 // give hands a part over to the loop.
@@ -263,6 +275,12 @@ func (p *pipeline) comeBack(batch *sinks.Batch) {
 	if len(p.back.jobs) == 0 && p.based {
 		return
 	}
+	if p.share != nil && len(p.back.ready) > 0 && p.share.caughtUp() {
+		p.release(p.back.ready)
+	}
+	if p.writer.Full() || p.based && p.back.waiting() {
+		return
+	}
 	patience := 50 * time.Millisecond
 	if !p.reading() {
 		patience = 500 * time.Millisecond
@@ -318,16 +336,27 @@ func (p *pipeline) takeBack(batch *sinks.Batch, r restored) {
 	if !r.done {
 		return
 	}
+	p.log.Info("partitions restored", "partitions", len(r.job.parts)-len(r.job.taken), "actions", r.job.rows, "bindings", r.job.bindings,
+		"seconds", time.Since(r.job.since).Round(time.Millisecond).Seconds())
+	if p.back.ready = append(p.back.ready, r.job); p.share.caughtUp() {
+		p.release(p.back.ready)
+	}
+}
+
+// release lets the partitions be read whose rows are back, once it has been
+// heard what other instances had said before.
+func (p *pipeline) release(jobs []*restoring) {
 	var ready []ingest.Partition
-	for _, part := range r.job.parts {
-		if p.back.jobs[part] == r.job {
-			delete(p.back.jobs, part)
-			ready = append(ready, part)
+	for _, job := range jobs {
+		for _, part := range job.parts {
+			if p.back.jobs[part] == job {
+				delete(p.back.jobs, part)
+				ready = append(ready, part)
+			}
 		}
 	}
+	p.back.ready = nil
 	p.consumer.Release(ready)
-	p.log.Info("partitions restored", "partitions", len(ready), "actions", r.job.rows, "bindings", r.job.bindings,
-		"seconds", time.Since(r.job.since).Round(time.Millisecond).Seconds())
 }
 
 // restoring counts the partitions that are ours and not read yet.
@@ -347,6 +376,7 @@ func (p *pipeline) assigned(_ context.Context, parts []ingest.Partition, ownerMi
 		p.heard[part] = time.Now()
 	}
 	p.back.begin(parts)
+	go p.checkCompany()
 }
 
 // revoked gives partitions away with everything written and committed.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"catena/correlate"
@@ -33,6 +34,8 @@ type pipeline struct {
 	store    *clickhouse.Store
 	recall   *recall
 	back     *comeback
+	share    *sharing // with other instances; nil if this is the only one
+	lonely   atomic.Bool
 
 	// mu is held by the loop while it works on what a poll brought, and by the
 	// consumer's callbacks, which may come in between.
@@ -58,6 +61,7 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 	}
 	settings := cfg.correlator()
 	settings.Lookup = true // the tables are there to ask
+	settings.Share = cfg.ShareTopic != ""
 	p.engine = correlate.New(settings)
 	if p.store, err = openStore(ctx, cfg); err != nil {
 		return nil, err
@@ -69,6 +73,9 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 	p.recall = newRecall(p.store, p.writer.Flush, log)
 	if p.consumer, err = ingest.NewConsumer(ctx, cfg.consumer(log, p)); err != nil {
 		return nil, errors.Join(err, p.writer.Close(ctx), p.store.Close())
+	}
+	if p.share, err = openSharing(ctx, cfg, log); err != nil {
+		return nil, errors.Join(err, p.consumer.Close(ctx), p.writer.Close(ctx), p.store.Close())
 	}
 	p.back = newComeback(p.store, cfg, log)
 	return p, nil
@@ -104,10 +111,13 @@ func (p *pipeline) work(ctx context.Context, records []schemas.Record) error {
 	defer p.mu.Unlock()
 	var batch sinks.Batch
 	p.comeBack(&batch)
+	p.hear(&batch)
 	if err := p.stitch(ctx, records, &batch); err != nil {
 		return err
 	}
-	p.remember(&batch)
+	if !p.writer.Full() {
+		p.remember(&batch)
+	}
 	p.account(records, &batch)
 	return p.append(ctx, &batch)
 }
@@ -123,14 +133,21 @@ func (p *pipeline) stitch(ctx context.Context, records []schemas.Record, batch *
 		}
 	}
 	p.correlate(batch)
-	p.recall.want(p.out.Wanted, p.out.WantedSince)
+	p.passOn()
 	return nil
 }
 
 // collect moves what the engine has said into the batch.
 func (p *pipeline) collect(batch *sinks.Batch) {
 	p.gather(batch)
+	p.passOn()
+}
+
+// passOn asks the tables what the engine wants to know, and tells other
+// instances what it knows.
+func (p *pipeline) passOn() {
 	p.recall.want(p.out.Wanted, p.out.WantedSince)
+	p.share.tell(&p.out)
 }
 
 // remember lets the tables tell what memory no longer holds.
@@ -198,6 +215,10 @@ func (p *pipeline) durable(batch *sinks.Batch) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.Drain)
 	defer cancel()
+	if err := p.share.flush(ctx); err != nil {
+		p.log.Warn("not committed, since the other instances may not have heard of it; these records will be read again", "error", err)
+		return
+	}
 	if err := p.consumer.Commit(ctx, offsets); err != nil {
 		p.log.Warn("commit failed; these records will be read again", "error", err)
 	}
@@ -227,6 +248,7 @@ func (p *pipeline) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.Drain)
 	defer cancel()
 	p.back.close()
+	defer p.share.close(p.cfg.Drain)()
 	return errors.Join(p.consumer.Close(ctx), p.writer.Close(ctx), p.store.Close())
 }
 

@@ -56,7 +56,10 @@ func runRun(ctx context.Context, env *environment, c *command, args []string) er
 	}
 	log := newLog(env.stderr)
 	p, err := newPipeline(ctx, cfg, log)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil // told to stop before it had begun
+	case err != nil:
 		return err
 	}
 	log.Info("started", "version", version, "topics", strings.Join(cfg.KafkaTopics, ","), "group", cfg.KafkaGroup)
@@ -73,7 +76,7 @@ func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, n
 func (c *config) consumer(log *slog.Logger, p *pipeline) ingest.ConsumerOptions {
 	return ingest.ConsumerOptions{
 		Cluster: c.cluster(log), Group: c.KafkaGroup, Topics: c.KafkaTopics, Regex: c.KafkaTopicsRegex, Start: c.KafkaStart,
-		Protocol: c.KafkaGroupProtocol, Hold: true, SessionTimeout: c.KafkaSessionTimeout,
+		Protocol: c.KafkaGroupProtocol, SessionTimeout: c.KafkaSessionTimeout, Hold: true,
 		OnAssigned: p.assigned, OnRevoked: p.revoked, OnLost: p.lost, OnUnreadable: p.unreadable, OnGap: p.gap,
 	}
 }

@@ -1,0 +1,273 @@
+package ingest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// SharedOptions configures [NewShared]. Cluster and Topic are required.
+type SharedOptions struct {
+	Cluster
+	Topic string
+	// Partitions of the topic when it is made, 6; Retention is for how long what
+	// was told stays, 24 h.
+	Partitions int32
+	Retention  time.Duration
+}
+
+// Told is something that another instance said.
+type Told struct {
+	Kind  byte
+	Value []byte
+}
+
+// Shared is a compacted topic in which instances tell each other what they
+// have found out. Everyone reads all of it, from its start, and leaves out what
+// it said itself. What is older than its retention has to be had from elsewhere.
+//
+// Tell, Hear, Flush and CaughtUp may be called from several goroutines.
+type Shared struct {
+	opts   SharedOptions
+	me     []byte
+	client *kgo.Client
+	heard  chan []Told
+	ends   map[int32]int64 // where each partition ended when we began; guarded by mu
+	mu     sync.Mutex
+	behind atomic.Int32 // partitions that were not read up to their end yet
+	failed atomic.Pointer[error]
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// The headers of a message.
+const (
+	headerFrom = "from"
+	headerKind = "kind"
+)
+
+// NewShared makes the topic if it is missing, and begins to read it. It fails
+// when no broker answers within the start timeout, or when the topic can be
+// neither found nor made.
+func NewShared(ctx context.Context, opts SharedOptions) (*Shared, error) {
+	if opts.Partitions <= 0 {
+		opts.Partitions = 6
+	}
+	if opts.Retention <= 0 {
+		opts.Retention = 24 * time.Hour
+	}
+	base, err := opts.options()
+	if err != nil {
+		return nil, err
+	}
+	client, err := kgo.NewClient(append(base,
+		kgo.ConsumeTopics(opts.Topic), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchMaxBytes(8<<20),
+		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerBatchMaxBytes(MaxRecordBytes), kgo.MaxBufferedRecords(1_000_000), kgo.MaxBufferedBytes(64<<20),
+		kgo.ProducerBatchCompression(kgo.Lz4Compression()), kgo.ProducerLinger(5*time.Millisecond),
+		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: %w", err)
+	}
+	s := &Shared{opts: opts, me: []byte(rand.Text()), client: client, heard: make(chan []Told, 4), ends: map[int32]int64{}}
+	if err := s.open(ctx); err != nil {
+		client.Close()
+		return nil, err
+	}
+	reading, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.wg.Go(func() { s.read(reading) })
+	return s, nil
+}
+
+func (s *Shared) open(ctx context.Context) error {
+	if err := s.opts.check(ctx, s.client); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.startTimeout())
+	defer cancel()
+	adm := kadm.NewClient(s.client)
+	_, err := adm.CreateTopic(ctx, s.opts.Partitions, -1, map[string]*string{
+		"cleanup.policy": kadm.StringPtr("compact,delete"), "retention.ms": kadm.StringPtr(fmt.Sprint(s.opts.Retention.Milliseconds())),
+		"max.message.bytes": kadm.StringPtr(fmt.Sprint(MaxRecordBytes + 64<<10)),
+	}, s.opts.Topic)
+	exists := errors.Is(err, kerr.TopicAlreadyExists)
+	for { // the brokers tell of it a moment later
+		ends, listed := adm.ListEndOffsets(ctx, s.opts.Topic)
+		if listed == nil {
+			listed = ends.Error()
+		}
+		if listed == nil && len(ends[s.opts.Topic]) > 0 {
+			ends.Each(func(o kadm.ListedOffset) {
+				if s.ends[o.Partition] = o.Offset; o.Offset > 0 {
+					s.behind.Add(1)
+				}
+			})
+			return nil
+		}
+		if err != nil && !exists { // not made, and not there
+			return fmt.Errorf("kafka: topic %s, in which instances share what they know, can be neither found nor made: %w; make it with cleanup.policy=compact,delete, or check CATENA_SHARE_TOPIC", s.opts.Topic, err)
+		}
+		if !pause(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("kafka: topic %s does not appear: %w", s.opts.Topic, errors.Join(listed, ctx.Err()))
+		}
+	}
+}
+
+// Tell says something to the other instances, without waiting. A later message
+// of the same key stands for an earlier one. The bytes must not change before
+// Flush. It waits only while too much is unacknowledged.
+func (s *Shared) Tell(ctx context.Context, kind byte, key, value []byte) {
+	r := &kgo.Record{Topic: s.opts.Topic, Key: key, Value: value,
+		Headers: []kgo.RecordHeader{{Key: headerFrom, Value: s.me}, {Key: headerKind, Value: []byte{kind}}}}
+	s.client.Produce(ctx, r, func(_ *kgo.Record, err error) {
+		if err != nil {
+			err = fmt.Errorf("kafka: topic %s: %w", s.opts.Topic, err)
+			s.failed.CompareAndSwap(nil, &err)
+		}
+	})
+}
+
+// Flush returns when all that was told before is acknowledged. An error stays:
+// something was lost, and offsets that rest on it must not be committed.
+func (s *Shared) Flush(ctx context.Context) error {
+	err := s.client.Flush(ctx)
+	if failed := s.failed.Load(); failed != nil {
+		return *failed
+	}
+	if err != nil {
+		return fmt.Errorf("kafka: topic %s: %w", s.opts.Topic, err)
+	}
+	return nil
+}
+
+// Hear returns what others have said since the last call, as far as it has
+// come; nil if nothing has.
+func (s *Shared) Hear() []Told {
+	select {
+	case told := <-s.heard:
+		return told
+	default:
+		return nil
+	}
+}
+
+// CaughtUp reports whether all has been read that stood in the topic when we
+// began; what Hear has yet to return aside.
+func (s *Shared) CaughtUp() bool { return s.behind.Load() == 0 && len(s.heard) == 0 }
+
+// read hands over what others say until ctx ends.
+func (s *Shared) read(ctx context.Context) {
+	failing := false
+	for ctx.Err() == nil {
+		fetches := s.client.PollRecords(ctx, 5000)
+		if fetches.IsClientClosed() || ctx.Err() != nil {
+			return
+		}
+		var told []Told
+		fetches.EachRecord(func(r *kgo.Record) {
+			if t, ok := s.message(r); ok {
+				told = append(told, t)
+			}
+		})
+		err := fetches.Err()
+		switch {
+		case err != nil && !failing:
+			s.opts.logger().Warn("cannot hear what other instances say, trying on", "topic", s.opts.Topic, "error", err)
+		case err == nil && failing && fetches.NumRecords() > 0:
+			s.opts.logger().Info("hearing other instances again", "topic", s.opts.Topic)
+		}
+		if err != nil || fetches.NumRecords() > 0 {
+			failing = err != nil
+		}
+		if err != nil && !pause(ctx, time.Second) {
+			return
+		}
+		if len(told) > 0 {
+			select {
+			case s.heard <- told:
+			case <-ctx.Done():
+				return
+			}
+		}
+		s.note(fetches)
+	}
+}
+
+func (s *Shared) message(r *kgo.Record) (t Told, ok bool) {
+	for _, h := range r.Headers {
+		switch h.Key {
+		case headerFrom:
+			if string(h.Value) == string(s.me) {
+				return t, false
+			}
+		case headerKind:
+			if len(h.Value) == 1 {
+				t.Kind = h.Value[0]
+			}
+		}
+	}
+	t.Value = r.Value
+	return t, t.Kind != 0 && r.Value != nil
+}
+
+// note counts the partitions that have been read up to where they ended.
+func (s *Shared) note(fetches kgo.Fetches) {
+	if s.behind.Load() == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	done := func(p int32, next int64) {
+		if end := s.ends[p]; end > 0 && next >= end {
+			s.ends[p] = 0
+			s.behind.Add(-1)
+		}
+	}
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		if n := len(p.Records); n > 0 {
+			done(p.Partition, p.Records[n-1].Offset+1)
+		}
+		if p.LogStartOffset >= 0 { // deleted meanwhile
+			done(p.Partition, p.LogStartOffset)
+		}
+	})
+}
+
+// Close stops reading and hangs up; Flush first.
+func (s *Shared) Close() {
+	s.stop()
+	s.client.Close()
+	s.wg.Wait()
+}
+
+// Members is how many instances the consumer's group has, ours included, as
+// far as the broker tells.
+func (c *Consumer) Members(ctx context.Context) (int, error) {
+	cl := c.client.Load()
+	if cl == nil {
+		return 0, nil
+	}
+	adm := kadm.NewClient(cl)
+	if c.opts.Protocol == "consumer" {
+		groups, err := adm.DescribeConsumerGroups(ctx, c.opts.Group)
+		if err != nil {
+			return 0, fmt.Errorf("kafka: group %s: %w", c.opts.Group, err)
+		}
+		return len(groups[c.opts.Group].Members), nil
+	}
+	groups, err := adm.DescribeGroups(ctx, c.opts.Group)
+	if err != nil {
+		return 0, fmt.Errorf("kafka: group %s: %w", c.opts.Group, err)
+	}
+	return len(groups[c.opts.Group].Members), nil
+}
