@@ -593,6 +593,8 @@ func TestErrors(t *testing.T) {
 		{"no database", []string{"CATENA_CLICKHOUSE_ADDR=http://127.0.0.1:1"}, []string{"migrate"}, exitFailure, []string{"127.0.0.1:1", "CATENA_CLICKHOUSE_ADDR"}},
 		{"secret file missing", []string{"CATENA_HMAC_KEY_FILE=/nonexistent"}, []string{"migrate"}, exitUsage, []string{"CATENA_HMAC_KEY_FILE"}},
 		{"open server without password", nil, []string{"clickhouse", "--listen", "0.0.0.0:0"}, exitFailure, []string{"password"}},
+		{"open native port without password", nil, []string{"clickhouse", "--listen", "127.0.0.1:0", "--tcp", "0.0.0.0:0"}, exitFailure, []string{"native protocol", "password"}},
+		{"no native address", nil, []string{"clickhouse", "--tcp", "on"}, exitUsage, []string{"--tcp", "host:port or off"}},
 		{"no such file", nil, []string{"stitch", "/nonexistent.json"}, exitFailure, []string{"/nonexistent.json"}},
 		{"help", nil, []string{"run", "--help"}, exitOK, []string{"CATENA_KAFKA_TOPICS", "CATENA_HMAC_KEY_FILE"}},
 	} {

@@ -157,13 +157,16 @@ func runMigrate(ctx context.Context, env *environment, c *command, args []string
 var clickhouseCommand = command{
 	name: "clickhouse", args: "[flags]", short: "the ClickHouse engine as a small server, for one machine",
 	help: `
-Serves ClickHouse's HTTP interface from the engine as a library (libchdb), for trying out,
-tests and single-machine installs. clickhouse-go, curl, @clickhouse/client and
-clickhouse-connect work with it.
+Serves ClickHouse's HTTP interface and its native protocol from the engine as a library
+(libchdb), for trying out, tests and single-machine installs. clickhouse-go, curl,
+@clickhouse/client, clickhouse-connect and clickhouse-driver work with it.
 
 It listens on loopback unless told otherwise, and demands a password on any other address
 (CATENA_CLICKHOUSE_PASSWORD, or CATENA_CLICKHOUSE_PASSWORD_FILE). The library is looked for
 where make libchdb puts it; CATENA_LIBCHDB names another place.
+
+The native protocol is at 127.0.0.1:9000. If that port is taken, the server says so and
+serves HTTP alone; an address named by --tcp has to be free. --tcp off does without.
 
   catena clickhouse --data /var/lib/catena &
   curl 'http://127.0.0.1:8123/' --data-binary 'SELECT version()'`,
@@ -172,7 +175,8 @@ where make libchdb puts it; CATENA_LIBCHDB names another place.
 
 func runClickHouse(ctx context.Context, env *environment, c *command, args []string) error {
 	var fs flag.FlagSet
-	listen := fs.String("listen", "127.0.0.1:8123", "address to listen on")
+	listen := fs.String("listen", "127.0.0.1:8123", "address to listen on for HTTP")
+	tcp := fs.String("tcp", "", "address to listen on for the native protocol, or off; without it 127.0.0.1:9000 if that is free")
 	data := fs.String("data", "", "folder of the tables; without it they are gone when the server stops")
 	if _, err := c.parse(env, &fs, args); err != nil {
 		return err
@@ -184,28 +188,53 @@ func runClickHouse(ctx context.Context, env *environment, c *command, args []str
 	if _, _, err := net.SplitHostPort(*listen); err != nil {
 		return usagef("--listen %q: want host:port: %w", *listen, err)
 	}
-	server, err := startEmbedded(env, *data, *listen, cfg)
+	options := embedded.ServerOptions{Listen: *listen, Native: *tcp}
+	switch *tcp {
+	case "off":
+		options.Native = ""
+	case "":
+		options.Native, options.NativeOptional = defaultNative, true
+	default:
+		if _, _, err := net.SplitHostPort(*tcp); err != nil {
+			return usagef("--tcp %q: want host:port or off: %w", *tcp, err)
+		}
+	}
+	server, err := startServer(env, *data, options, cfg)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(env.stdout, "ClickHouse %s answers at http://%s\n", server.engine.Version(), server.Addr())
+	switch {
+	case server.NativeAddr() != nil:
+		fmt.Fprintf(env.stdout, "the native protocol at clickhouse://%s\n", server.NativeAddr())
+	case options.NativeOptional:
+		fmt.Fprintf(env.stderr, "catena clickhouse: %s is in use: serving HTTP alone; --tcp names another address for the native protocol\n", defaultNative)
+	}
 	<-ctx.Done()
 	return server.stop(cfg)
 }
 
-// embeddedServer is the engine with its HTTP front.
+// defaultNative is ClickHouse's own default.
+const defaultNative = "127.0.0.1:9000"
+
+// embeddedServer is the engine with its fronts.
 type embeddedServer struct {
 	*embedded.Server
 	engine *embedded.Engine
 }
 
+// startEmbedded serves HTTP alone.
 func startEmbedded(env *environment, dir, listen string, cfg *config) (*embeddedServer, error) {
+	return startServer(env, dir, embedded.ServerOptions{Listen: listen}, cfg)
+}
+
+func startServer(env *environment, dir string, o embedded.ServerOptions, cfg *config) (*embeddedServer, error) {
 	engine, err := embedded.Open(embedded.Options{Library: env.getenv("CATENA_LIBCHDB"), Dir: dir})
 	if err != nil {
 		return nil, err
 	}
-	server, err := embedded.NewServer(engine, embedded.ServerOptions{Listen: listen, HandlerOptions: embedded.HandlerOptions{
-		User: cfg.ClickHouseUser, Password: cfg.ClickHousePassword, Log: newLog(env.stderr)}})
+	o.HandlerOptions = embedded.HandlerOptions{User: cfg.ClickHouseUser, Password: cfg.ClickHousePassword, Log: newLog(env.stderr)}
+	server, err := embedded.NewServer(engine, o)
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())
 	}

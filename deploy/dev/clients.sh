@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs ClickHouse's JavaScript and Python clients at pinned versions, for the test that runs them against the embedded
+# Installs clients of JavaScript and Python, for HTTP and the native protocol, at pinned versions, for the test that runs them against the embedded
 # engine, and prints the folder:
 #
 #   CATENA_TEST_CLIENTS="$(deploy/dev/clients.sh)" go test ./sinks/embedded -run Clients
@@ -9,6 +9,7 @@ set -eu
 
 node_package='@clickhouse/client@1.23.1'
 python_package='clickhouse-connect==1.12.0'
+native_package='clickhouse-driver[lz4,zstd]==0.2.11'
 
 say() { printf 'clients: %s\n' "$*" >&2; }
 fail() {
@@ -21,7 +22,7 @@ if [ -z "${CATENA_CACHE:-}" ] && [ -z "${XDG_CACHE_HOME:-}" ] && [ -z "${HOME:-}
 fi
 cache="${CATENA_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/catena}/clients"
 # The name carries the versions, so that a change of pin installs anew.
-target="$cache/node-${node_package##*@}-python-${python_package##*==}"
+target="$cache/node-${node_package##*@}-python-${python_package##*==}-native-${native_package##*==}"
 
 if [ -f "$target/installed" ]; then
 	printf '%s\n' "$target"
@@ -45,9 +46,9 @@ rm -rf "$target"
 mkdir -p "$target"
 say "installing $node_package …"
 (cd "$target" && npm install --silent --no-audit --no-fund --ignore-scripts --prefix . "$node_package" >&2) || fail 'npm install did not succeed'
-say "installing $python_package …"
+say "installing $python_package and $native_package …"
 python3 -m venv "$target/venv" >&2
-"$target/venv/bin/pip" install --quiet --disable-pip-version-check "$python_package" >&2 || fail 'pip install did not succeed'
+"$target/venv/bin/pip" install --quiet --disable-pip-version-check "$python_package" "$native_package" >&2 || fail 'pip install did not succeed'
 touch "$target/installed"
 say 'done'
 printf '%s\n' "$target"

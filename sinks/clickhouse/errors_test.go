@@ -146,7 +146,9 @@ func TestOptionsAreChecked(t *testing.T) {
 }
 
 // The database's own refusal of a row: a constraint stands for all of them.
-func TestARefusedRowIsTheOnlyOneToGo(t *testing.T) {
+func TestARefusedRowIsTheOnlyOneToGo(t *testing.T) { overBoth(t, checkARefusedRowIsTheOnlyOneToGo) }
+
+func checkARefusedRowIsTheOnlyOneToGo(t *testing.T) {
 	s := migrated(t)
 	exec(t, s, "ALTER TABLE actions ADD CONSTRAINT no_poison CHECK resource != 'poison'", "ALTER TABLE bindings ADD CONSTRAINT no_poison CHECK child_name != 'poison'")
 	all, bound := sinktest.Actions(1000), sinktest.Bindings(20)
@@ -174,7 +176,9 @@ func TestARefusedRowIsTheOnlyOneToGo(t *testing.T) {
 }
 
 // A missing table is a person's to mend and no row's fault.
-func TestAMissingTableIsWorthARetry(t *testing.T) {
+func TestAMissingTableIsWorthARetry(t *testing.T) { overBoth(t, checkAMissingTableIsWorthARetry) }
+
+func checkAMissingTableIsWorthARetry(t *testing.T) {
 	s := migrated(t)
 	exec(t, s, "DROP TABLE actions")
 	err := s.Write(t.Context(), &sinks.Batch{Actions: sinktest.Actions(1)})

@@ -17,8 +17,9 @@ import (
 // server is the embedded engine behind its HTTP front, one for all tests: a
 // process can have no two.
 var server struct {
-	addr string
-	err  error
+	addr   string // http://…
+	native string // clickhouse://…
+	err    error
 }
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -34,12 +35,13 @@ func run(m *testing.M) int {
 		}
 	}()
 	front, err := embedded.NewServer(engine, embedded.ServerOptions{
-		Listen: "127.0.0.1:0", HandlerOptions: embedded.HandlerOptions{Log: slog.New(slog.DiscardHandler)},
+		Listen: "127.0.0.1:0", Native: "127.0.0.1:0", HandlerOptions: embedded.HandlerOptions{Log: slog.New(slog.DiscardHandler)},
 	})
 	if server.err = err; err != nil {
 		return m.Run()
 	}
 	server.addr = "http://" + front.Addr().String()
+	server.native = "clickhouse://" + front.NativeAddr().String()
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -63,11 +65,24 @@ func require(t testing.TB) {
 
 var databases atomic.Int64
 
+// overBoth runs a test over HTTP and over the native protocol; its name tells open which.
+func overBoth(t *testing.T, test func(t *testing.T)) {
+	t.Run("http", test)
+	t.Run("native", test)
+}
+
+func addrOf(t testing.TB) string {
+	if strings.Contains(t.Name()+"/", "/native/") {
+		return server.native
+	}
+	return server.addr
+}
+
 // open returns a store on a database of its own that is not migrated yet.
 func open(t testing.TB) *Store {
 	t.Helper()
 	require(t)
-	s, err := Open(t.Context(), Options{Addrs: []string{server.addr}, Database: fmt.Sprintf("test_%d", databases.Add(1))})
+	s, err := Open(t.Context(), Options{Addrs: []string{addrOf(t)}, Database: fmt.Sprintf("test_%d", databases.Add(1))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,9 @@ import (
 	migrations "catena/schemas/clickhouse"
 )
 
-func TestMigrateTwice(t *testing.T) {
+func TestMigrateTwice(t *testing.T) { overBoth(t, checkMigrateTwice) }
+
+func checkMigrateTwice(t *testing.T) {
 	s := open(t)
 	pending, err := s.Pending(t.Context())
 	if err != nil || len(pending) == 0 || pending[0] != "0001_actions" {
@@ -50,7 +52,9 @@ func TestMigrateAfterACut(t *testing.T) {
 	}
 }
 
-func TestMigrateByTwoStarters(t *testing.T) {
+func TestMigrateByTwoStarters(t *testing.T) { overBoth(t, checkMigrateByTwoStarters) }
+
+func checkMigrateByTwoStarters(t *testing.T) {
 	s := open(t)
 	var wg sync.WaitGroup
 	for range 2 {

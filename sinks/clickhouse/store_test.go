@@ -16,7 +16,9 @@ import (
 	"catena/sinks/sinktest"
 )
 
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { overBoth(t, checkConformance) }
+
+func checkConformance(t *testing.T) {
 	sinktest.Run(t, func(t *testing.T) sinktest.Subject {
 		s := migrated(t)
 		return sinktest.Subject{Sink: s, Read: func(t testing.TB) []*schemas.Action {
@@ -100,7 +102,9 @@ func names[R any](columns []cells[R]) (all []string) {
 	return all
 }
 
-func TestTheRowReadsWell(t *testing.T) {
+func TestTheRowReadsWell(t *testing.T) { overBoth(t, checkTheRowReadsWell) }
+
+func checkTheRowReadsWell(t *testing.T) {
 	s := migrated(t)
 	a := sinktest.Actions(1)[0]
 	full := sinktest.Full()
@@ -123,7 +127,9 @@ func TestTheRowReadsWell(t *testing.T) {
 	}
 }
 
-func TestTimesAtTheirEnds(t *testing.T) {
+func TestTimesAtTheirEnds(t *testing.T) { overBoth(t, checkTimesAtTheirEnds) }
+
+func checkTimesAtTheirEnds(t *testing.T) {
 	s := migrated(t)
 	var all []*schemas.Action
 	for i, nanos := range []int64{math.MinInt64, minMicros * 1000, -1, 0, 1, 999, 1000, math.MaxInt64} {
@@ -148,12 +154,14 @@ func TestTimesAtTheirEnds(t *testing.T) {
 	}
 }
 
-func TestCompression(t *testing.T) {
+func TestCompression(t *testing.T) { overBoth(t, checkCompression) }
+
+func checkCompression(t *testing.T) {
 	plain := migrated(t)
 	want := append(sinktest.Actions(500), sinktest.Full())
 	for i, compression := range []string{"none", "lz4", "zstd"} {
 		o := plain.options
-		o.Addrs, o.Compression = []string{server.addr}, compression
+		o.Addrs, o.Compression = []string{addrOf(t)}, compression
 		s, err := Open(t.Context(), o)
 		if err != nil {
 			t.Fatal(err)
@@ -169,7 +177,9 @@ func TestCompression(t *testing.T) {
 	}
 }
 
-func TestLoadActionsSince(t *testing.T) {
+func TestLoadActionsSince(t *testing.T) { overBoth(t, checkLoadActionsSince) }
+
+func checkLoadActionsSince(t *testing.T) {
 	s := migrated(t)
 	all := sinktest.Actions(10)
 	all[0].EndedNanos = all[9].TimeNanos // began early, ended late
@@ -202,7 +212,9 @@ func bindings(t testing.TB, s *Store, sinceNanos int64) (all []schemas.Binding) 
 	return all
 }
 
-func TestBindingsComeBack(t *testing.T) {
+func TestBindingsComeBack(t *testing.T) { overBoth(t, checkBindingsComeBack) }
+
+func checkBindingsComeBack(t *testing.T) {
 	s := migrated(t)
 	want := sinktest.Bindings(20)
 	write(t, s, &sinks.Batch{Bindings: want})
@@ -237,7 +249,9 @@ func TestBindingsComeBack(t *testing.T) {
 // TestRecall: what the tables hold of a key that left memory is what is bound
 // to it, what is looked up from it, the rows that rest on it and can still be
 // improved, and however old its calls, decisions and first use.
-func TestRecall(t *testing.T) {
+func TestRecall(t *testing.T) { overBoth(t, checkRecall) }
+
+func checkRecall(t *testing.T) {
 	s := migrated(t)
 	key := func(k schemas.Kind, ns, v string) schemas.Key { return schemas.Key{Kind: k, Namespace: ns, Value: v} }
 	alice, session := key(schemas.KindHuman, "email", "alice@example.com"), key(schemas.KindSession, "okta", "S")
@@ -294,7 +308,9 @@ func TestRecall(t *testing.T) {
 	}
 }
 
-func TestDeadLettersKeepTheirBytes(t *testing.T) {
+func TestDeadLettersKeepTheirBytes(t *testing.T) { overBoth(t, checkDeadLettersKeepTheirBytes) }
+
+func checkDeadLettersKeepTheirBytes(t *testing.T) {
 	s := migrated(t)
 	want := sinktest.DeadLetters()
 	for range 2 { // a record delivered again lands on the same row
@@ -313,7 +329,9 @@ func TestDeadLettersKeepTheirBytes(t *testing.T) {
 	}
 }
 
-func TestProgressIsTheLastWritten(t *testing.T) {
+func TestProgressIsTheLastWritten(t *testing.T) { overBoth(t, checkProgressIsTheLastWritten) }
+
+func checkProgressIsTheLastWritten(t *testing.T) {
 	s := migrated(t)
 	want := sinktest.Progress()
 	write(t, s, &sinks.Batch{Progress: want})
@@ -325,7 +343,9 @@ func TestProgressIsTheLastWritten(t *testing.T) {
 	}
 }
 
-func TestLoadEvents(t *testing.T) {
+func TestLoadEvents(t *testing.T) { overBoth(t, checkLoadEvents) }
+
+func checkLoadEvents(t *testing.T) {
 	s := migrated(t)
 	all := sinktest.Actions(1200)
 	write(t, s, &sinks.Batch{Actions: all})
@@ -352,7 +372,9 @@ func TestLoadEvents(t *testing.T) {
 
 // TestLoadBounded: of partitions no more rows are loaded than asked for, and
 // the keys of the others are named.
-func TestLoadBounded(t *testing.T) {
+func TestLoadBounded(t *testing.T) { overBoth(t, checkLoadBounded) }
+
+func checkLoadBounded(t *testing.T) {
 	s := migrated(t)
 	all := sinktest.Actions(300)
 	for i := range all {
@@ -397,7 +419,9 @@ func TestLoadBounded(t *testing.T) {
 }
 
 // TestLoadOlderKeys: each key is in the bindings of the window or is named.
-func TestLoadOlderKeys(t *testing.T) {
+func TestLoadOlderKeys(t *testing.T) { overBoth(t, checkLoadOlderKeys) }
+
+func checkLoadOlderKeys(t *testing.T) {
 	s := migrated(t)
 	key := func(kind schemas.Kind, v string) schemas.Key {
 		return schemas.Key{Kind: kind, Namespace: "older", Value: v}
@@ -422,7 +446,9 @@ func TestLoadOlderKeys(t *testing.T) {
 	}
 }
 
-func TestChainActionAndFindChains(t *testing.T) {
+func TestChainActionAndFindChains(t *testing.T) { overBoth(t, checkChainActionAndFindChains) }
+
+func checkChainActionAndFindChains(t *testing.T) {
 	s := migrated(t)
 	all := sinktest.Actions(1000) // two chains of 500
 	newer := *all[0]
@@ -472,7 +498,9 @@ func TestChainActionAndFindChains(t *testing.T) {
 	}
 }
 
-func TestViews(t *testing.T) {
+func TestViews(t *testing.T) { overBoth(t, checkViews) }
+
+func checkViews(t *testing.T) {
 	s := migrated(t)
 	all := append(sinktest.Actions(1000), sinktest.Full(), sinktest.Bare())
 	newer := *all[0]
@@ -516,7 +544,9 @@ func TestViews(t *testing.T) {
 	}
 }
 
-func TestQueryShowsAnyType(t *testing.T) {
+func TestQueryShowsAnyType(t *testing.T) { overBoth(t, checkQueryShowsAnyType) }
+
+func checkQueryShowsAnyType(t *testing.T) {
 	s := migrated(t)
 	columns, got, err := s.Query(t.Context(), `SELECT 1 AS n, 'a' AS s, CAST(NULL AS Nullable(String)) AS nothing, toNullable(2) AS two, [1, 2] AS list, map('b', 'x', 'a', 'y') AS m,
 		toDateTime64('2026-01-02 03:04:05.5', 6, 'UTC') AS t, (1, 'x')::Tuple(a UInt8, b String) AS tup, 1.5 AS f, true AS yes,
@@ -534,7 +564,7 @@ func TestQueryShowsAnyType(t *testing.T) {
 	if _, got, err = s.Query(t.Context(), "SELECT number FROM numbers(100000)", 10); err != nil || len(got) != 10 {
 		t.Errorf("%d rows, error %v; want 10", len(got), err)
 	}
-	if _, _, err = s.Query(t.Context(), "SELECT nonsense", 0); err == nil || !strings.Contains(err.Error(), server.addr) {
+	if _, _, err = s.Query(t.Context(), "SELECT nonsense", 0); err == nil || !strings.Contains(err.Error(), addrOf(t)) {
 		t.Errorf("error %v, want one with the address", err)
 	}
 }

@@ -24,6 +24,14 @@ var compressions = map[string]*clickhouse.Compression{
 	"br":      {Method: clickhouse.CompressionBrotli, Level: 1},
 }
 
+// compressionsOf are those of the protocol that the test dials.
+func compressionsOf(t testing.TB) map[string]*clickhouse.Compression {
+	if protocolOf(t) == clickhouse.HTTP {
+		return compressions
+	}
+	return map[string]*clickhouse.Compression{"none": nil, "lz4": compressions["lz4"], "zstd": compressions["zstd"]}
+}
+
 // wideTable has a column of every type that catena's schema uses, and the table features it needs.
 const wideTable = `CREATE TABLE wide (
 	id UUID,
@@ -100,8 +108,10 @@ func (r wideRow) values() []any {
 }
 
 // Every type survives an insert and a select by the driver that production uses, with each of its compressions.
-func TestDriverRoundTrip(t *testing.T) {
-	for name, compression := range compressions {
+func TestDriverRoundTrip(t *testing.T) { overBoth(t, driverRoundTrip) }
+
+func driverRoundTrip(t *testing.T) {
+	for name, compression := range compressionsOf(t) {
 		t.Run(name, func(t *testing.T) {
 			ctx := t.Context()
 			conn := dial(t, database(t), compression)
@@ -146,7 +156,9 @@ func TestDriverRoundTrip(t *testing.T) {
 }
 
 // The column interface writes what Append writes, and ReplacingMergeTree keeps the highest version.
-func TestDriverColumnsAndFinal(t *testing.T) {
+func TestDriverColumnsAndFinal(t *testing.T) { overBoth(t, driverColumnsAndFinal) }
+
+func driverColumnsAndFinal(t *testing.T) {
 	ctx := t.Context()
 	conn := dial(t, database(t), compressions["lz4"])
 	if err := conn.Exec(ctx, "CREATE TABLE v (id UInt64, name String, tags Array(String), version UInt64) ENGINE = ReplacingMergeTree(version) ORDER BY id"); err != nil {
@@ -186,7 +198,9 @@ func TestDriverColumnsAndFinal(t *testing.T) {
 	}
 }
 
-func TestDriverParameters(t *testing.T) {
+func TestDriverParameters(t *testing.T) { overBoth(t, driverParameters) }
+
+func driverParameters(t *testing.T) {
 	ctx := t.Context()
 	conn := dial(t, "default", nil)
 	want := "tab\tline\nquote'back\\slash {x:String} \x01"
@@ -211,9 +225,11 @@ func TestDriverParameters(t *testing.T) {
 	}
 }
 
-func TestDriverExceptions(t *testing.T) {
+func TestDriverExceptions(t *testing.T) { overBoth(t, driverExceptions) }
+
+func driverExceptions(t *testing.T) {
 	ctx := t.Context()
-	for name, compression := range compressions {
+	for name, compression := range compressionsOf(t) {
 		conn := dial(t, "default", compression)
 		for sql, code := range map[string]int32{
 			"SELECT * FROM nope": 60,
@@ -244,8 +260,10 @@ func TestDriverExceptions(t *testing.T) {
 }
 
 // A server error amid an answer reaches the driver as an exception, not as the end of the rows.
-func TestDriverErrorMidStream(t *testing.T) {
-	for name, compression := range compressions {
+func TestDriverErrorMidStream(t *testing.T) { overBoth(t, driverErrorMidStream) }
+
+func driverErrorMidStream(t *testing.T) {
+	for name, compression := range compressionsOf(t) {
 		conn := dial(t, "default", compression)
 		rows, err := conn.Query(t.Context(), "SELECT number, throwIf(number = 3000000) FROM numbers(4000000) SETTINGS max_threads = 1")
 		if err != nil {
@@ -266,7 +284,9 @@ func TestDriverErrorMidStream(t *testing.T) {
 	}
 }
 
-func TestDriverMillionRows(t *testing.T) {
+func TestDriverMillionRows(t *testing.T) { overBoth(t, driverMillionRows) }
+
+func driverMillionRows(t *testing.T) {
 	conn := dial(t, "default", compressions["lz4"])
 	rows, err := conn.Query(t.Context(), "SELECT number, toString(number), toLowCardinality(toString(number % 100)) FROM numbers(1000000)")
 	if err != nil {
@@ -293,7 +313,9 @@ func TestDriverMillionRows(t *testing.T) {
 }
 
 // Inserts and selects at once: no row is lost, none is seen twice.
-func TestDriverConcurrent(t *testing.T) {
+func TestDriverConcurrent(t *testing.T) { overBoth(t, driverConcurrent) }
+
+func driverConcurrent(t *testing.T) {
 	ctx := t.Context()
 	conn := dial(t, database(t), compressions["lz4"])
 	if err := conn.Exec(ctx, "CREATE TABLE c (writer UInt32, n UInt32) ENGINE = MergeTree ORDER BY (writer, n)"); err != nil {
@@ -343,7 +365,9 @@ func TestDriverConcurrent(t *testing.T) {
 }
 
 // Cancelling the context ends the statement in the engine, not only the wait for it.
-func TestDriverCancel(t *testing.T) {
+func TestDriverCancel(t *testing.T) { overBoth(t, driverCancel) }
+
+func driverCancel(t *testing.T) {
 	conn := dial(t, "default", nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -368,7 +392,9 @@ func TestDriverCancel(t *testing.T) {
 }
 
 // Settings of one request do not reach the next, and per-query settings arrive.
-func TestDriverSettings(t *testing.T) {
+func TestDriverSettings(t *testing.T) { overBoth(t, driverSettings) }
+
+func driverSettings(t *testing.T) {
 	conn := dial(t, "default", nil)
 	var value string
 	ctx := clickhouse.Context(t.Context(), clickhouse.WithSettings(clickhouse.Settings{"max_threads": 3, "log_comment": "it's"}))

@@ -29,9 +29,15 @@ func TestClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	nativeHost, nativePort, err := net.SplitHostPort(serveTCP(t, HandlerOptions{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	python := filepath.Join(clients, "venv", "bin", "python")
 	for name, command := range map[string][]string{
 		"javascript": {"node", "testdata/client.mjs", server.URL},
-		"python":     {filepath.Join(clients, "venv", "bin", "python"), "testdata/client.py", host, port},
+		"python":     {python, "testdata/client.py", host, port},
+		"native":     {python, "testdata/client_native.py", nativeHost, nativePort},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)

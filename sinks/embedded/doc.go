@@ -1,5 +1,5 @@
-// Package embedded runs the ClickHouse engine inside this process and serves ClickHouse's HTTP interface in front of
-// it, so that the demo, the tests and single-machine installs use the same driver and the same SQL as production.
+// Package embedded runs the ClickHouse engine inside this process and serves ClickHouse's HTTP interface and its native
+// protocol in front of it, so that the demo, the tests and single-machine installs use the same driver and the same SQL as production.
 //
 //	clickhouse-go, curl, … --HTTP--> Handler --Statement--> Engine --purego--> libchdb.so
 //	                                    |                      |
@@ -11,7 +11,7 @@
 //
 // # Files
 //
-//	engine.go     Open, Close, Statement, Start: what a front (HTTP now, the native TCP protocol later) builds on
+//	engine.go     Open, Close, Statement, Start: what a front (HTTP, the native protocol) builds on
 //	result.go     Result: a statement's output, chunk by chunk
 //	insert.go     the insert path: streams data in any input format into the engine
 //	session.go    connections that outlive a request, keyed by session_id
@@ -19,7 +19,9 @@
 //	native.go     re-encodes Native blocks from one protocol revision to another
 //	errors.go     Error, ClickHouse's codes and their HTTP status
 //	http.go       Handler; http_*.go its request, response, authentication and compression
-//	server.go     Server: a Handler on a listener
+//	tcp.go        the native protocol: connections; tcp_packets.go what clients send, bounded; tcp_query.go statements and
+//	              their blocks; tcp_insert.go INSERT
+//	server.go     Server: both on their listeners
 //	library_*.go  libchdb's C functions
 //
 // # Non-obvious
@@ -47,7 +49,13 @@
 //
 // Native blocks. libchdb writes Native at revision 0: no block info, no serialization flag per column. Over HTTP a client
 // names the revision it wants in client_protocol_version, so the bytes in between are added on the way out. Data of an
-// INSERT is revision 0 over HTTP whatever the client names, as with a ClickHouse server.
+// INSERT is revision 0 over HTTP whatever the client names, as with a ClickHouse server. Over the native protocol both ways
+// are at the revision of the handshake.
+//
+// The native protocol has what clients need and no more: hello, ping, query with settings, parameters and external tables,
+// blocks in and out, LZ4 and ZSTD, progress, profile, cancel, exceptions. There are no totals and extremes, no logs and
+// profile events, no chunked packets, no part of a cluster. A connection's statements run on connections of the engine of their
+// own until one of them sets what later ones see (SET, USE, a temporary table): from there on they share one.
 //
 // Inserts do not travel in the query text: the engine's multi-statement reader ends an INSERT at the first blank line of
 // its data, which binary data contains. Data goes through chdb_stream_insert instead, which is length-delimited. It knows no

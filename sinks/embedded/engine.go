@@ -41,11 +41,12 @@ type Engine struct {
 	sessions sessions
 	server   serverInfo
 
-	mu     sync.Mutex // guards closed and orders Add before Wait on active
-	closed bool
-	active sync.WaitGroup // statements, open results and kill requests
-	cancel context.CancelFunc
-	life   context.Context // ends with Close, and with it every statement
+	mu       sync.Mutex // guards closed and orders Add before Wait on active
+	closed   bool
+	settings map[string]bool // names of all, once they were asked for
+	active   sync.WaitGroup  // statements, open results and kill requests
+	cancel   context.CancelFunc
+	life     context.Context // ends with Close, and with it every statement
 }
 
 // serverInfo is what the engine says of itself once at start.

@@ -20,10 +20,13 @@ var (
 
 // Codes of ClickHouse's errors that this package itself raises or tells apart (ErrorCodes.cpp).
 const (
+	codeNoSuchColumn        = 16
 	codeBadArguments        = 36
 	codeNotImplemented      = 48
 	codeSyntaxError         = 62
+	codeUnknownDatabase     = 81
 	codeUnknownCompression  = 89
+	codeUnexpectedPacket    = 101
 	codeUnknownSetting      = 115
 	codeTooManyQueries      = 202
 	codeSocketTimeout       = 209
@@ -33,6 +36,7 @@ const (
 	codeIntoOutfile         = 358
 	codeSessionNotFound     = 372
 	codeSessionLocked       = 373
+	codeQueryCancelled      = 394
 	codeInvalidSessionTime  = 374
 	codeAuthenticationError = 516
 	codeUnknown             = 1002

@@ -12,13 +12,21 @@ import (
 	"time"
 )
 
-// HandlerOptions configure a Handler. The zero value serves the user "default" without a password, to this machine only.
+// HandlerOptions configure a Handler and, alike, the native protocol beside it. The zero value serves the user "default" without a password, to this machine only.
 type HandlerOptions struct {
 	User         string       // empty: "default"
 	Password     string       // empty: none, and then only requests addressed to a loopback name are served
-	MaxBodyBytes int64        // of one request, compressed and not; 0: 4 GiB
-	MaxRequests  int          // running and waiting together; the next one is refused with code 202; 0: 256
+	MaxBodyBytes int64        // of one request or native INSERT, compressed and not; 0: 4 GiB
+	MaxRequests  int          // running and waiting together, or native connections; the next one is refused with code 202; 0: 256
 	Log          *slog.Logger // nil: slog.Default()
+}
+
+func (o HandlerOptions) withDefaults() HandlerOptions {
+	o.User = cmp.Or(o.User, "default")
+	o.MaxBodyBytes = cmp.Or(o.MaxBodyBytes, 4<<30)
+	o.MaxRequests = cmp.Or(o.MaxRequests, 256)
+	o.Log = cmp.Or(o.Log, slog.Default())
+	return o
 }
 
 const (
@@ -46,10 +54,7 @@ const stallTimeout = 30 * time.Second
 
 // NewHandler makes a Handler for the engine, which it does not own.
 func NewHandler(e *Engine, opts HandlerOptions) *Handler {
-	opts.User = cmp.Or(opts.User, "default")
-	opts.MaxBodyBytes = cmp.Or(opts.MaxBodyBytes, 4<<30)
-	opts.MaxRequests = cmp.Or(opts.MaxRequests, 256)
-	opts.Log = cmp.Or(opts.Log, slog.Default())
+	opts = opts.withDefaults()
 	return &Handler{engine: e, opts: opts, requests: make(chan struct{}, opts.MaxRequests), csrf: http.NewCrossOriginProtection(), stall: stallTimeout}
 }
 

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"net"
@@ -49,12 +50,15 @@ func (h *Handler) authenticate(r *http.Request) error {
 	case inQuery:
 		user, password = query.Get("user"), query.Get("password")
 	}
-	if user == "" {
-		user = "default"
-	}
-	// A user without a password may send any, as with a server. Both comparisons always run, on digests of one length.
-	userOK := equal(user, h.opts.User)
-	passwordOK := equal(password, h.opts.Password) | subtle.ConstantTimeByteEq(0, byte(min(len(h.opts.Password), 1)))
+	return h.opts.letIn(user, password)
+}
+
+// letIn checks a user and a password. A user without a password may send any, as with a server. Both comparisons always run,
+// on digests of one length.
+func (o *HandlerOptions) letIn(user, password string) error {
+	user = cmp.Or(user, "default")
+	userOK := equal(user, o.User)
+	passwordOK := equal(password, o.Password) | subtle.ConstantTimeByteEq(0, byte(min(len(o.Password), 1)))
 	if userOK&passwordOK != 1 {
 		return newError(codeAuthenticationError, "%s: Authentication failed: password is incorrect, or there is no user with such name. (AUTHENTICATION_FAILED)", user)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http/httptest"
 	"os"
 	"strings"
@@ -89,14 +90,48 @@ func serve(t testing.TB, opts HandlerOptions) *httptest.Server {
 	return server
 }
 
-// dial opens clickhouse-go over HTTP on a server of its own.
+// serveTCP starts a server of the native protocol in front of the engine and returns its address.
+func serveTCP(t testing.TB, opts HandlerOptions, timeouts ...nativeTimeouts) string {
+	t.Helper()
+	e := engine(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := serveNative(e, listener, opts, append(timeouts, defaultNativeTimeouts)[0])
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := server.close(ctx); err != nil {
+			t.Error("close:", err)
+		}
+	})
+	return listener.Addr().String()
+}
+
+// overBoth runs a test over HTTP and over the native protocol; its name tells dial which.
+func overBoth(t *testing.T, test func(t *testing.T)) {
+	t.Run("http", test)
+	t.Run("native", test)
+}
+
+func protocolOf(t testing.TB) clickhouse.Protocol {
+	if strings.Contains(t.Name()+"/", "/native/") {
+		return clickhouse.Native
+	}
+	return clickhouse.HTTP
+}
+
+// dial opens clickhouse-go on a server of its own.
 func dial(t testing.TB, database string, compression *clickhouse.Compression) clickhouse.Conn {
 	t.Helper()
-	server := serve(t, HandlerOptions{})
-	conn, err := clickhouse.Open(&clickhouse.Options{
-		Addr: []string{server.Listener.Addr().String()}, Protocol: clickhouse.HTTP,
-		Auth: clickhouse.Auth{Database: database}, Compression: compression,
-	})
+	options := &clickhouse.Options{Protocol: protocolOf(t), Auth: clickhouse.Auth{Database: database}, Compression: compression}
+	if options.Protocol == clickhouse.Native {
+		options.Addr = []string{serveTCP(t, HandlerOptions{})}
+	} else {
+		options.Addr = []string{serve(t, HandlerOptions{}).Listener.Addr().String()}
+	}
+	conn, err := clickhouse.Open(options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,11 @@ package embedded
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"math"
+	"math/bits"
 	"strconv"
 	"strings"
 )
@@ -49,6 +52,15 @@ func (t *transcoder) transcode(data []byte, emit func([]byte) error) error {
 
 // block re-encodes one block.
 func (t *transcoder) block(c *cursor, emit func([]byte) error) error {
+	_, err := t.blockRows(c, emit, nil)
+	return err
+}
+
+// maxBlockRows bounds what a block may claim; clients refuse more as well.
+const maxBlockRows = 1_000_000_000
+
+// blockRows re-encodes one block, tells column, unless it is nil, of each column, and returns the number of rows.
+func (t *transcoder) blockRows(c *cursor, emit func([]byte) error, column func(name, kind string)) (uint64, error) {
 	if t.from >= revisionBlockInfo {
 		c.blockInfo()
 	}
@@ -59,6 +71,9 @@ func (t *transcoder) block(c *cursor, emit func([]byte) error) error {
 	}
 	start := c.at
 	columns, rows := c.uvarint(), c.uvarint()
+	if c.err == nil && rows > maxBlockRows {
+		c.err = fmt.Errorf("%d rows in a block, more than %d", rows, maxBlockRows)
+	}
 	head = append(head, c.since(start)...)
 	for range columns {
 		if c.err != nil {
@@ -67,15 +82,18 @@ func (t *transcoder) block(c *cursor, emit func([]byte) error) error {
 		start := c.at
 		name, kind := c.text(), c.text()
 		head = append(head, c.since(start)...)
+		if column != nil && c.err == nil {
+			column(name, kind)
+		}
 		if t.from >= revisionSerialization && c.byte() != 0 {
-			return unsupportedColumn(name, "custom serialization of "+kind)
+			return rows, unsupportedColumn(name, "custom serialization of "+kind)
 		}
 		if t.to >= revisionSerialization {
 			head = append(head, 0)
 		}
 		l, err := t.layout(kind)
 		if err != nil {
-			return unsupportedColumn(name, err.Error())
+			return rows, unsupportedColumn(name, err.Error())
 		}
 		values := c.at
 		if rows > 0 {
@@ -86,20 +104,21 @@ func (t *transcoder) block(c *cursor, emit func([]byte) error) error {
 			break
 		}
 		if err := emit(head); err != nil {
-			return err
+			return rows, err
 		}
 		if err := emit(c.since(values)); err != nil {
-			return err
+			return rows, err
 		}
 		head = head[:0]
+		c.compact()
 	}
 	if c.err != nil {
-		return fmt.Errorf("native block: %w", c.err)
+		return rows, fmt.Errorf("native block: %w", c.err)
 	}
 	if len(head) > 0 {
-		return emit(head) // a block without columns
+		return rows, emit(head) // a block without columns
 	}
-	return nil
+	return rows, nil
 }
 
 func unsupportedColumn(name, what string) error {
@@ -111,25 +130,50 @@ type cursor struct {
 	data []byte
 	at   int
 	err  error
+
+	// more appends to data what comes next on a connection; nil when data is all there is. It is called only when what is
+	// there does not suffice, so that nothing is waited for that a block does not need. limit bounds data, in bytes.
+	more  func(*cursor) error
+	limit int
 }
 
 func (c *cursor) since(start int) []byte { return c.data[start:c.at] }
 
-func (c *cursor) skip(n uint64) {
-	if c.err == nil && n > uint64(len(c.data)-c.at) {
-		c.err = io.ErrUnexpectedEOF
+// compact forgets what has been read, so that a stream needs the memory of its longest column only.
+func (c *cursor) compact() {
+	if c.more != nil {
+		c.data, c.at = c.data[:copy(c.data, c.data[c.at:])], 0
 	}
-	if c.err == nil {
+}
+
+// need makes sure that n more bytes are there. What a length field claims is never allocated before it has arrived.
+func (c *cursor) need(n uint64) bool {
+	for c.err == nil && n > uint64(len(c.data)-c.at) {
+		switch {
+		case c.more == nil:
+			c.err = io.ErrUnexpectedEOF
+		case n > uint64(c.limit) || len(c.data) >= c.limit:
+			c.err = fmt.Errorf("%w: %d bytes", errPacketTooLarge, c.limit)
+		default:
+			c.err = c.more(c)
+		}
+	}
+	return c.err == nil
+}
+
+func (c *cursor) skip(n uint64) {
+	if c.need(n) {
 		c.at += int(n)
 	}
 }
 
-// skipRows passes rows values of one size. The product cannot wrap: no block has more rows than bytes.
+// skipRows passes rows values of one size.
 func (c *cursor) skipRows(rows, size uint64) {
-	if size > 0 && rows > uint64(len(c.data))/size {
-		rows, size = uint64(len(c.data))+1, 1
+	high, n := bits.Mul64(rows, size)
+	if high > 0 {
+		n = math.MaxUint64
 	}
-	c.skip(rows * size)
+	c.skip(n)
 }
 
 func (c *cursor) byte() byte {
@@ -141,16 +185,18 @@ func (c *cursor) byte() byte {
 }
 
 func (c *cursor) uvarint() uint64 {
-	if c.err != nil {
-		return 0
+	for ahead := uint64(1); c.need(ahead); ahead++ {
+		v, n := binary.Uvarint(c.data[c.at:])
+		if n > 0 {
+			c.at += n
+			return v
+		}
+		if n < 0 {
+			c.err = errors.New("a number of more than 64 bits")
+		}
+		ahead = uint64(len(c.data) - c.at)
 	}
-	v, n := binary.Uvarint(c.data[c.at:])
-	if n <= 0 {
-		c.err = io.ErrUnexpectedEOF
-		return 0
-	}
-	c.at += n
-	return v
+	return 0
 }
 
 func (c *cursor) uint64() uint64 {
@@ -241,31 +287,40 @@ func (l *layout) skip(c *cursor, rows uint64) {
 
 // skipStrings is the one loop that runs per value.
 func (c *cursor) skipStrings(rows uint64) {
-	if c.err != nil {
-		return
+	for rows > 0 && c.err == nil {
+		rows -= c.skipStringsHere(rows)
+		if rows > 0 { // one that is not wholly here
+			c.skip(c.uvarint())
+			rows--
+		}
 	}
+}
+
+// skipStringsHere passes at most that many values, as far as they are in data, and returns how many those were.
+func (c *cursor) skipStringsHere(rows uint64) (passed uint64) {
 	data, at := c.data, c.at
-	for ; rows > 0; rows-- {
+	for ; passed < rows; passed++ {
 		var n uint64
+		from := at
 		if at < len(data) && data[at] < 0x80 { // nearly always
 			n = uint64(data[at])
 			at++
 		} else {
 			v, width := binary.Uvarint(data[at:])
 			if width <= 0 {
-				c.err = io.ErrUnexpectedEOF
-				return
+				break
 			}
 			n = v
 			at += width
 		}
 		if n > uint64(len(data)-at) {
-			c.err = io.ErrUnexpectedEOF
-			return
+			at = from
+			break
 		}
 		at += int(n)
 	}
 	c.at = at
+	return passed
 }
 
 // skipLowCardinality passes one or more runs of dictionary and indexes (SerializationLowCardinality.cpp).

@@ -17,6 +17,7 @@ const (
 type shape struct {
 	verb    string // first keyword in upper case; "(" for a parenthesised SELECT, "" for an empty statement
 	format  string // of the FORMAT clause; "" where there is none
+	clause  [2]int // where the FORMAT clause of a statement that returns rows begins and ends
 	multi   bool   // a second statement follows a semicolon
 	outfile bool   // INTO OUTFILE or FROM INFILE: reads or writes a file of this host
 
@@ -106,12 +107,13 @@ func (s *shape) readFormat(t *tokenizer) {
 		depth = 1
 	}
 	var before, name string // the tokens in front of the current one, to recognise FORMAT name <end>
+	var clause [2]int       // where these two begin and end
 	for {
 		tok := t.next()
 		word := tok.keyword()
 		ends := tok.kind == tokenEnd || word == ";" || word == "SETTINGS" || word == "INTO"
 		if ends && depth == 0 && before == "FORMAT" && name != "" {
-			s.format = name
+			s.format, s.clause = name, clause
 		}
 		switch {
 		case tok.kind == tokenEnd:
@@ -128,6 +130,11 @@ func (s *shape) readFormat(t *tokenizer) {
 		before, name = last, ""
 		if tok.kind == tokenWord {
 			name = tok.text
+		}
+		if word != "FORMAT" {
+			clause[1] = tok.end
+		} else {
+			clause[0] = tok.start
 		}
 		last = word
 	}
@@ -290,6 +297,32 @@ func isWord(text string) bool {
 func quoteName(name string) string {
 	return "`" + strings.NewReplacer("\\", "\\\\", "`", "\\`").Replace(name) + "`"
 }
+
+// unquote undoes quoteName and quoteString, and what a dump of a field escapes.
+func unquote(text string) string {
+	quote, inner := text[0], strings.TrimSuffix(text[1:], text[:1])
+	if strings.IndexByte(inner, '\\') < 0 && strings.IndexByte(inner, quote) < 0 {
+		return inner
+	}
+	out := make([]byte, 0, len(inner))
+	for i := 0; i < len(inner); i++ {
+		c := inner[i]
+		switch {
+		case c == quote && i+1 < len(inner) && inner[i+1] == quote:
+			i++
+		case c == '\\' && i+1 < len(inner):
+			i++
+			if c = inner[i]; strings.IndexByte(escapes, c) >= 0 {
+				c = escaped[strings.IndexByte(escapes, c)]
+			}
+		}
+		out = append(out, c)
+	}
+	return string(out)
+}
+
+// escapes are the letters that stand for something else behind a backslash, and escaped is what for.
+const escapes, escaped = "ntr0bfav", "\n\t\r\x00\b\f\a\v"
 
 // quoteString quotes a string literal.
 func quoteString(value string) string {
