@@ -404,51 +404,79 @@ func weakLast(a, b bool) int {
 	return 1
 }
 
-// findDecision attaches the policy decisions about the row's own call, or
-// about the tool call that caused it. Deny wins. A tool call inside another
-// does not inherit: whether it was itself decided upon is the question.
+// findDecision attaches the policy decisions about the row's own call or
+// request, or about the tool call that caused it. Deny wins. A tool call inside
+// another does not inherit: whether it was itself decided upon is the question.
 func (e *Engine) findDecision(a *schemas.Action, i rowID, r *row, why cause) {
 	if a.Class == schemas.ClassDecision {
 		a.PolicyDecision, a.PolicyID = a.Decision.Verdict, a.Decision.ID
 		return
 	}
 	decided := false
-	take := func(n nodeID) {
-		for _, d := range e.state.extra(n).decisions {
-			decided = true
-			if d.verdict > a.PolicyDecision {
-				a.PolicyDecision, a.PolicyID = d.verdict, d.id
-			}
+	take := func(d *decision) {
+		decided = true
+		if d.verdict > a.PolicyDecision {
+			a.PolicyDecision, a.PolicyID = d.verdict, d.id
 		}
 	}
 	for _, n := range r.own {
-		if e.state.at(n).kind == schemas.KindCall {
-			take(n)
+		kind, all := e.state.at(n).kind, e.state.extra(n).decisions
+		for j := range all {
+			if kind == schemas.KindCall || kind == schemas.KindRequest && e.concerns(n, &all[j], a) {
+				take(&all[j])
+			}
 		}
 	}
 	if inherits := a.Class != schemas.ClassToolCall || a.ProtocolSpan(); !decided && inherits && why.call != 0 {
 		e.state.wakeUp(why.call)
 		e.visit(i, r, why.call)
-		take(why.call)
+		all := e.state.extra(why.call).decisions
+		for j := range all {
+			take(&all[j])
+		}
 	}
 }
 
-// judge attaches a decision to the call that it is about: the tool call whose
-// span, or a span below it, asked for it. A call that was merely active at the
-// time does not count, and neither does a decision in a log message.
+// concerns reports whether a decision about a request is one about a record of
+// that request. Where the caller chose the id (x-request-id), who may use one
+// twice, it has to be the same person and the same resource: or an id that was
+// once allowed would make anything look allowed.
+func (e *Engine) concerns(n nodeID, d *decision, a *schemas.Action) bool {
+	if e.state.names.string(e.state.at(n).namespace) != chosenByCaller {
+		return true
+	}
+	return !d.person.IsZero() && d.person == a.Root && d.resource != "" && (d.resource == a.Resource || d.resource == a.Event.Action)
+}
+
+// chosenByCaller is the namespace of request keys that are x-request-id.
+const chosenByCaller = "http"
+
+// judge attaches a decision to what it is about: the tool call whose span, or
+// a span below it, asked for it, or else the request that it names, by an id of
+// the engine's own rather than of the caller's. A call that was merely active at
+// the time does not count, and neither does a decision in a log message.
 func (e *Engine) judge(r *row, a *schemas.Action, why cause) {
 	s, target := e.state, why.call
 	if why.grade != schemas.CauseExact {
 		target = e.ownOf(r, schemas.KindCall)
 	}
+	d := decision{nanos: a.TimeNanos, event: a.ID, verdict: a.Decision.Verdict, id: strings.Clone(a.Decision.ID)}
+	if target == 0 {
+		if target = e.requestOf(r); target != 0 {
+			if d.resource = a.Resource; a.Root.Kind == schemas.KindHuman {
+				d.person = a.Root
+			}
+		}
+	}
 	if a.Flags&schemas.FlagRelayed != 0 { // anybody could print that a call was allowed
 		target = 0
 	}
-	if target == r.judged {
-		return
-	}
 	if old := r.judged; old != 0 {
 		m := s.extra(old)
+		i, found := slices.BinarySearchFunc(m.decisions, d, decisionOrder)
+		if old == target && found && m.decisions[i] == d {
+			return
+		}
 		before := m.bytes()
 		m.decisions = slices.DeleteFunc(m.decisions, func(d decision) bool { return d.event == a.ID })
 		s.moreBytes += m.bytes() - before
@@ -462,13 +490,29 @@ func (e *Engine) judge(r *row, a *schemas.Action, why cause) {
 	s.at(target).seen = max(s.at(target).seen, a.TimeNanos)
 	m := s.grow(target)
 	before := m.bytes()
-	d := decision{a.TimeNanos, a.ID, a.Decision.Verdict, strings.Clone(a.Decision.ID)}
 	if i, found := slices.BinarySearchFunc(m.decisions, d, decisionOrder); !found {
 		m.decisions = slices.Insert(m.decisions, i, d)
 		s.moreBytes += m.bytes() - before
 		e.wake(target)
 		e.callBack(target)
 	}
+}
+
+// requestOf is the request that a row names: by an id that the caller did not
+// choose, if there is one.
+func (e *Engine) requestOf(r *row) (found nodeID) {
+	for _, n := range r.own {
+		if e.state.at(n).kind != schemas.KindRequest {
+			continue
+		}
+		if e.state.names.string(e.state.at(n).namespace) != chosenByCaller {
+			return n
+		}
+		if found == 0 {
+			found = n
+		}
+	}
+	return found
 }
 
 func decisionOrder(a, b decision) int {

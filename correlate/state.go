@@ -111,6 +111,10 @@ type decision struct {
 	event   schemas.ID
 	verdict schemas.Verdict
 	id      string
+
+	// What a row has to agree with that shares no more than a request id with it.
+	resource string
+	person   schemas.Key // zero where no person is known
 }
 
 // toldCause is what one record of a request knows of the cause of them all.
@@ -699,7 +703,7 @@ func (s *state) knows(n nodeID) bool {
 func (m *more) bytes() int {
 	n := cap(m.down)*4 + cap(m.told)*int(unsafe.Sizeof(toldCause{})) + cap(m.decisions)*int(unsafe.Sizeof(decision{}))
 	for i := range m.decisions {
-		n += len(m.decisions[i].id)
+		n += len(m.decisions[i].id) + len(m.decisions[i].resource)
 	}
 	return n
 }

@@ -239,6 +239,8 @@ func setField(ev *schemas.Event, k, v string) (err error) {
 		ev.Actor, err = schemas.ParseKey(v)
 	case "name":
 		ev.ActorName = strings.ReplaceAll(v, "_", " ")
+	case "resource":
+		ev.Resource = v
 	case "outcome":
 		ev.Outcome, ok = schemas.ParseOutcome(v)
 	case "ended":

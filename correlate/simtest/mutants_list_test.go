@@ -83,5 +83,6 @@ var mutants = []mutant{
 	{"the protocol's span is the cause", "cause.go", "if !c.protocol {\n\t\t\t\treturn cause", "if true {\n\t\t\t\treturn cause"},
 	{"requests do not share their cause", "cause.go", "if c := oneOf(theirs, cause{}); c.grade > own.grade {", "if c := oneOf(theirs, cause{}); false {"},
 	{"a decision stays with the span that asked", "resolve.go", "if why.grade != schemas.CauseExact {\n\t\ttarget", "if true {\n\t\ttarget"},
+	{"a decision about a request is for nobody", "resolve.go", "kind == schemas.KindCall || kind == schemas.KindRequest &&", "kind == schemas.KindCall || false &&"},
 	{"two logins lend", "resolve.go", "if len(fit) != 1 {", "if len(fit) == 0 {"},
 }

@@ -1,6 +1,7 @@
 package simtest
 
 import (
+	"fmt"
 	"time"
 
 	"catena/schemas"
@@ -19,6 +20,7 @@ var stories = []story{
 	{"token", storyToken},
 	{"token", storyToken},
 	{"rotation", storyRotation},
+	{"proxied", storyProxied},
 	{"handover", storyHandover},
 	{"runner", storyRunner},
 	{"stated_session", storyStatedSession},
@@ -202,6 +204,25 @@ func storyToken(w *World) {
 		early.Hopeless = early.at < r2.at
 		w.useToken(t2, w.later(r2.at, 20))
 		t, r = t2, r2
+	}
+}
+
+// storyProxied: requests that a proxy asked the policy engine about, or did
+// not. Its log carries the engine's own id of the decision and no span.
+func storyProxied(w *World) {
+	t, at := pick(w.rng, w.tokens), w.moment()
+	who := w.ownerOf(t)
+	for range 1 + w.rng.IntN(3) {
+		at = w.later(at+tick, 10)
+		request := w.key(schemas.KindRequest, "opa.decision", "D")
+		use := w.record(Gateway, at+tick, schemas.ClassAPICall, "GET /orders").with(t, request).driven(who)
+		for range w.rng.IntN(3) {
+			d := w.record(Policy, at, schemas.ClassDecision, "decide http").with(t, request).driven(who)
+			d.Decision = schemas.Decision{Verdict: schemas.Verdict(1 + w.rng.IntN(3)), ID: fmt.Sprint("d-fixture-", d.index), Policy: "http/allow"}
+			if d.Decision.Verdict == schemas.VerdictDeny && w.one(2) {
+				use.Outcome = schemas.OutcomeDenied
+			}
+		}
 	}
 }
 

@@ -242,8 +242,8 @@ func (o *oracle) shareCause(r *rec, causes map[int]why) {
 	}
 }
 
-// policy attaches what was decided about the row's call, or the one that
-// caused it. Deny wins, then the earliest.
+// policy attaches what was decided about the row's call or request, or about
+// the call that caused it. Deny wins, then the earliest.
 func (o *oracle) policy(r *rec, _ why) {
 	if r.Class == schemas.ClassDecision {
 		r.Want.Policy, r.Want.PolicyID = r.Decision.Verdict, r.Decision.ID
@@ -260,7 +260,7 @@ func (o *oracle) policy(r *rec, _ why) {
 	}
 	var found []*rec
 	for _, k := range r.Keys {
-		if k.Kind == schemas.KindCall {
+		if k.Kind == schemas.KindCall || k.Kind == schemas.KindRequest {
 			found = append(found, about(k)...)
 		}
 	}
@@ -279,12 +279,16 @@ func (o *oracle) policy(r *rec, _ why) {
 	}
 }
 
-// target is the call that a decision is about: the tool call that asked.
+// target is what a decision is about: the tool call that asked, or the request
+// that was asked about.
 func (o *oracle) target(d *rec) schemas.Key {
 	if d.Want != nil && d.Want.CauseGrade == schemas.CauseExact {
 		return o.world.recs[d.Want.Cause].FirstKey(schemas.KindCall)
 	}
-	return d.FirstKey(schemas.KindCall)
+	if call := d.FirstKey(schemas.KindCall); !call.IsZero() {
+		return call
+	}
+	return d.FirstKey(schemas.KindRequest)
 }
 
 // grant finds the window in which the row lies. There is no skew: who enforces
