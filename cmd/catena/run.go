@@ -55,6 +55,7 @@ func runRun(ctx context.Context, env *environment, c *command, args []string) er
 		return usagef("CATENA_HMAC_KEY: is not set; it keys the HMAC that replaces secrets found in logs. Make one with `openssl rand -hex 32` and give every instance the same")
 	}
 	log := newLog(env.stderr)
+	limitMemory(log)
 	p, err := newPipeline(ctx, cfg, log)
 	switch {
 	case err != nil && ctx.Err() != nil:

@@ -2,6 +2,8 @@ package clickhouse
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 
@@ -13,7 +15,7 @@ import (
 func (s *Store) Write(ctx context.Context, b *sinks.Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.insertSettings(ctx); err != nil {
+	if err := s.knowSettings(ctx); err != nil {
 		return s.explain(err)
 	}
 	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(s.insert))
@@ -55,20 +57,32 @@ func insertAll[R any](ctx context.Context, s *Store, t *table[R], rows []R) erro
 // insertSettings are what every insert says explicitly, because servers differ
 // in their defaults: an acknowledged insert is on disk and not in a queue, no
 // insert is taken for the repetition of another, and rows of many months (a
-// backfill, a wrong clock) may come in one insert. Only settings that the
-// server knows are sent, since it refuses others.
-func (s *Store) insertSettings(ctx context.Context) error {
+// backfill, a wrong clock) may come in one insert.
+var insertSettings = clickhouse.Settings{
+	"async_insert":                    0,
+	"insert_deduplicate":              0,
+	"optimize_on_insert":              0,         // FINAL and merges replace rows; doing it at the insert as well doubles its cost
+	"deduplicate_insert":              "disable", // 26.2 and later: overrides insert_deduplicate
+	"max_partitions_per_insert_block": 0,
+}
+
+// insertSettingNames is the list of them for SQL.
+func insertSettingNames() string {
+	var names []string
+	for name := range insertSettings {
+		names = append(names, quote(name))
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// knowSettings finds out which of them the server knows, since it refuses
+// others.
+func (s *Store) knowSettings(ctx context.Context) error {
 	if s.insert != nil {
 		return nil
 	}
-	wanted := clickhouse.Settings{
-		"async_insert":                    0,
-		"insert_deduplicate":              0,
-		"optimize_on_insert":              0,         // FINAL and merges replace rows; doing it at the insert as well doubles its cost
-		"deduplicate_insert":              "disable", // 26.2 and later: overrides insert_deduplicate
-		"max_partitions_per_insert_block": 0,
-	}
-	rows, err := s.conn.Query(ctx, "SELECT name FROM system.settings WHERE name IN ('async_insert', 'insert_deduplicate', 'optimize_on_insert', 'deduplicate_insert', 'max_partitions_per_insert_block')")
+	rows, err := s.conn.Query(ctx, "SELECT name FROM system.settings WHERE name IN ("+insertSettingNames()+")")
 	if err != nil {
 		return err
 	}
@@ -79,7 +93,7 @@ func (s *Store) insertSettings(ctx context.Context) error {
 		if err := rows.Scan(&name); err != nil {
 			return err
 		}
-		known[name] = wanted[name]
+		known[name] = insertSettings[name]
 	}
 	if err := rows.Err(); err != nil {
 		return err
