@@ -40,8 +40,8 @@ WHERE $__timeFilter(event_time) AND source IN (${source:singlequote}) AND grade 
 				sql: `SELECT uniqIf((root_kind, root_id), root_id != '') AS roots FROM actions FINAL` + where},
 			{id: 5, title: "Chains", about: "Login sessions, runs, conversations and long-lived credentials by day.", kind: "stat", w: 4, h: 4,
 				sql: `SELECT uniqIf(chain_id, chain_id != toUUID('00000000-0000-0000-0000-000000000000')) AS chains FROM actions FINAL` + where},
-			{id: 6, title: "Findings, high", about: "See the page of findings.", kind: "stat", w: 4, h: 4, steps: noneWanted,
-				sql: `SELECT count() AS high FROM findings WHERE severity = 'high' AND last_seen >= $__fromTime AND first_seen <= $__toTime`},
+			{id: 6, title: "Severe", about: "Actions in the wrong hands, outside a grant, denied and done, or after a revocation: see the page of findings.", kind: "stat", w: 4, h: 4, steps: noneWanted,
+				sql: `SELECT countIf(hasAny(flags, ['divergent', 'outside_grant', 'denied_but_done', 'used_after_revoke'])) AS severe FROM actions FINAL` + where},
 			{id: 7, title: "Actions by grade", about: "A band that grows is a log that is missing or late.", kind: "timeseries", w: 12, h: 8, series: "grade",
 				sql: `SELECT $__timeInterval(event_time) AS time, grade, count() AS actions FROM actions FINAL` + where + `
 GROUP BY time, grade ORDER BY time, grade`},

@@ -116,7 +116,7 @@ func (d *dashboard) json() object {
 	}
 	return object{
 		"uid": d.uid, "title": "catena / " + d.title, "description": d.about, "tags": []string{"catena"},
-		"schemaVersion": schemaVersion, "version": 1, "id": nil, "editable": true, "graphTooltip": 1, "refresh": "1m", "timezone": "utc",
+		"schemaVersion": schemaVersion, "version": 1, "id": nil, "editable": true, "graphTooltip": 1, "refresh": "5m", "timezone": "utc",
 		"time": object{"from": "now-24h", "to": "now"}, "timepicker": object{}, "fiscalYearStartMonth": 0, "liveNow": false,
 		"annotations": object{"list": []any{}},
 		"links": []any{object{"type": "dashboards", "tags": []string{"catena"}, "title": "catena", "asDropdown": false, "icon": "external link",
