@@ -59,6 +59,11 @@ func TestShape(t *testing.T) {
 			t.Errorf("%q: statement ends at %q", test.sql, test.sql[got.headEnd:])
 		}
 		test.want.headEnd = got.headEnd
+		if clause := test.sql[got.clause[0]:got.clause[1]]; !got.insert && (clause != "") != (got.format != "") ||
+			clause != "" && (!strings.EqualFold(clause[:6], "FORMAT") || !strings.HasSuffix(clause, got.format)) {
+			t.Errorf("%q: the FORMAT clause is %q", test.sql, clause)
+		}
+		test.want.clause = got.clause
 		if got != test.want {
 			t.Errorf("%q:\n got %+v\nwant %+v", test.sql, got, test.want)
 		}
@@ -103,6 +108,9 @@ func FuzzShape(f *testing.F) {
 			t.Fatalf("%q: %+v", sql, s)
 		}
 		if s.headEnd > len(sql) || s.format != "" && !strings.Contains(sql, s.format) && s.format != "Values" {
+			t.Fatalf("%q: %+v", sql, s)
+		}
+		if c := s.clause; c[0] > c[1] || c[1] > len(sql) || !s.insert && (c[1] > 0) != (s.format != "") {
 			t.Fatalf("%q: %+v", sql, s)
 		}
 		// What follows the data's beginning must not matter: it may not have arrived yet.
