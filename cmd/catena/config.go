@@ -59,6 +59,7 @@ type config struct {
 
 	ClickHouseAddr     []string `envconfig:"CLICKHOUSE_ADDR" default:"http://127.0.0.1:8123" desc:"ClickHouse: http://host:8123, https://host:8443 or clickhouse://host:9000; several comma separated"`
 	ClickHouseDatabase string   `envconfig:"CLICKHOUSE_DATABASE" default:"catena" desc:"database; made if missing"`
+	ClickHouseCluster  string   `envconfig:"CLICKHOUSE_CLUSTER" desc:"name of a ClickHouse cluster on which the tables are made, replicated and sharded; empty for one server"`
 	ClickHouseUser     string   `envconfig:"CLICKHOUSE_USER" default:"default" desc:"user"`
 	ClickHousePassword string   `envconfig:"CLICKHOUSE_PASSWORD" secret:"true" desc:"password"`
 
@@ -67,6 +68,8 @@ type config struct {
 	ClickHouseTLSKey        string `envconfig:"CLICKHOUSE_TLS_KEY" desc:"file of its private key (PEM)"`
 	ClickHouseTLSServerName string `envconfig:"CLICKHOUSE_TLS_SERVER_NAME" desc:"name that the server's certificate must have; the host of the address if empty"`
 	ClickHouseTLSSkipVerify bool   `envconfig:"CLICKHOUSE_TLS_SKIP_VERIFY" default:"false" desc:"accept any certificate: whoever is on the way can read and change everything"`
+
+	Retention time.Duration `envconfig:"RETENTION" default:"0" desc:"how long rows are kept, by event time, such as 2160h; 0: for ever. Bindings stay longer, as a token may outlive the record of its issuance"`
 
 	HMACKey string `envconfig:"HMAC_KEY" secret:"true" desc:"keys the HMAC that replaces secrets found in logs; 16 bytes or more, the same on every instance (openssl rand -hex 32)"`
 
@@ -129,7 +132,7 @@ func loadConfig(env *environment) (*config, error) {
 	for _, f := range []struct {
 		name string
 		v    time.Duration
-	}{{"SKEW", c.Skew}, {"OUT_OF_ORDERNESS", c.OutOfOrderness}, {"ALLOWED_LATENESS", c.AllowedLateness}, {"WINDOW", c.Window},
+	}{{"SKEW", c.Skew}, {"OUT_OF_ORDERNESS", c.OutOfOrderness}, {"ALLOWED_LATENESS", c.AllowedLateness}, {"RETENTION", c.Retention}, {"WINDOW", c.Window},
 		{"BATCH_AGE", c.BatchAge}, {"KAFKA_SESSION_TIMEOUT", c.KafkaSessionTimeout}, {"IDLE_AFTER", c.IdleAfter}, {"DRAIN", c.Drain}} {
 		if f.v < 0 {
 			faults = append(faults, fmt.Errorf("CATENA_%s: %v is negative", f.name, f.v))

@@ -99,7 +99,8 @@ func (c *config) checkClickHouse() (faults []error) {
 // clickhouse is the part of the settings that the database takes. Secrets are
 // read again when they change.
 func (c *config) clickhouse() clickhouse.Options {
-	o := clickhouse.Options{Addrs: c.ClickHouseAddr, Database: c.ClickHouseDatabase, User: c.ClickHouseUser}
+	o := clickhouse.Options{Addrs: c.ClickHouseAddr, Database: c.ClickHouseDatabase, User: c.ClickHouseUser,
+		Cluster: c.ClickHouseCluster, Retention: c.Retention}
 	password := c.secret("CLICKHOUSE_PASSWORD", c.ClickHousePassword, c.log)
 	certificates := func() *tls.Config { return nil }
 	if c.clickHouseTLS != nil {
@@ -125,8 +126,12 @@ Applies the migrations that the database lacks, in order, and says which. It onl
 forward, and refuses a database that a newer catena has migrated. catena run does the same
 at its start.
 
+CATENA_RETENTION says how long rows are kept; changing it and starting again changes it in the
+tables. With CATENA_CLICKHOUSE_CLUSTER the tables are made on every server of that cluster:
+name_local replicated within its shard, and name Distributed over all of them.
+
 The settings that apply: CATENA_CLICKHOUSE_ADDR, CATENA_CLICKHOUSE_DATABASE,
-CATENA_CLICKHOUSE_USER, CATENA_CLICKHOUSE_PASSWORD.`,
+CATENA_CLICKHOUSE_USER, CATENA_CLICKHOUSE_PASSWORD, CATENA_CLICKHOUSE_CLUSTER, CATENA_RETENTION.`,
 	run: runMigrate,
 }
 

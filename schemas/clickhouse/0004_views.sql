@@ -151,7 +151,7 @@ WITH RECURSIVE
         (
             SELECT child, parent, toString(relation) AS relation, toString(strength) AS strength, proof
             FROM bindings FINAL
-            WHERE strength != 'weak' AND relation NOT IN ('granted', 'ended', 'revoked') AND parent IN (SELECT key FROM driven)
+            WHERE strength != 'weak' AND relation NOT IN ('granted', 'ended', 'revoked') AND parent GLOBAL IN (SELECT key FROM driven)
         ) AS b ON b.parent = d.key
         WHERE d.distance < 8 AND NOT has(d.path, b.child)
     )
@@ -163,14 +163,13 @@ LIMIT 1 BY key;
 -- Everything from one token, session, workload or address: what was done with the keys that it drives, or
 -- attributed through it. via is the key next to the action, distance how far that is from the start.
 CREATE OR REPLACE VIEW blast_radius AS
-WITH reached AS (SELECT groupArray(key) AS reached_keys, groupArray(distance) AS distances FROM keys_driven_by(start = {start:String}))
+WITH (SELECT (groupArray(key), groupArray(distance)) FROM keys_driven_by(start = {start:String})) AS reached
 SELECT
     event_time, class, action, resource, outcome, root_kind, root_id, root_name, actor_name, workload, source_ip, grade, reason, flags, chain_id, event_id,
-    arrayLast(k -> has(reached_keys, k), arrayConcat(arrayReverse(keys), hops.key)) AS via,
-    if(via = '', 0, distances[indexOf(reached_keys, via)]) AS distance
+    arrayLast(k -> has(reached.1, k), arrayConcat(arrayReverse(keys), hops.key)) AS via,
+    if(via = '', 0, reached.2[indexOf(reached.1, via)]) AS distance
 FROM actions FINAL
-CROSS JOIN reached
-WHERE hasAny(keys, (SELECT reached_keys FROM reached)) OR hasAny(hops.key, (SELECT reached_keys FROM reached)) OR source_ip = {start:String}
+WHERE hasAny(keys, reached.1) OR hasAny(hops.key, reached.1) OR source_ip = {start:String}
 ORDER BY event_time, event_id;
 
 -- How an identity's authority was handed on: each step from key to key on the paths of the actions attributed

@@ -29,9 +29,14 @@ type Options struct {
 	Protocol string // "http", "native" or empty
 
 	Database string // default "catena"; created by Migrate
-	User     string // default "default"
-	Password string
-	TLS      *tls.Config // nil for the system's defaults where the address asks for TLS
+	// Cluster makes Migrate set the tables up on all servers of that cluster,
+	// replicated and sharded; empty for one server. Retention is how long rows are
+	// kept, and 0 for ever; Migrate sets it.
+	Cluster   string
+	Retention time.Duration
+	User      string // default "default"
+	Password  string
+	TLS       *tls.Config // nil for the system's defaults where the address asks for TLS
 	// Login, if given, replaces Password and TLS. It is asked at each statement:
 	// when it gives something else than before (the same pointer is the same
 	// configuration), new connections are made with that.
@@ -90,6 +95,12 @@ func newStore(o Options) (*Store, error) {
 	}
 	if !databaseName.MatchString(s.options.Database) {
 		return nil, fmt.Errorf("clickhouse: database %q: want letters, digits and underscores, not beginning with a digit", s.options.Database)
+	}
+	if o.Cluster != "" && !clusterName.MatchString(o.Cluster) {
+		return nil, fmt.Errorf("clickhouse: cluster %q: want letters, digits, underscores, dots and dashes, or a macro such as {cluster}", o.Cluster)
+	}
+	if o.Cluster != "" {
+		s.options.Settings = withClusterSettings(o.Settings)
 	}
 	if o.User == "" {
 		s.options.User = "default"

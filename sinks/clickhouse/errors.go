@@ -17,6 +17,7 @@ import (
 
 // ClickHouse's error codes, as in src/Common/ErrorCodes.cpp.
 const (
+	codeTableExists     = 57
 	codeUnknownTable    = 60
 	codeUnknownDatabase = 81
 	codeReadOnly        = 164

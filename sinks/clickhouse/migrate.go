@@ -26,11 +26,13 @@ type step struct {
 // applied. It may run at any time, and by several starters at once: each
 // statement can run twice, and a step is recorded when all of it has run.
 //
-// It refuses to touch a database that a newer program has migrated, or in
-// which a recorded step differs from the one of that number here.
+// Only one starter applies steps at a time (see [Store.lock]), so that an older
+// program cannot put its views over those of a newer one that starts with it.
 //
-// On a cluster, give it a database of the Replicated engine, or run it on each
-// server: it says nothing about clusters itself.
+// It refuses to touch a database that a newer program has migrated, or in
+// which a recorded step differs from the one of that number here. Last it sets
+// the retention ([Options.Retention]). On a cluster ([Options.Cluster]) all of
+// this is done on every server.
 func (s *Store) Migrate(ctx context.Context) (applied []string, err error) {
 	if err := s.createDatabase(ctx); err != nil {
 		return nil, s.explain(err)
@@ -39,11 +41,33 @@ func (s *Store) Migrate(ctx context.Context) (applied []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.conn.Exec(ctx, createRecord); err != nil {
+	if len(pending) > 0 {
+		if applied, err = s.applyPending(ctx); err != nil {
+			return applied, err
+		}
+	}
+	if err := s.setRetention(ctx); err != nil {
+		return applied, s.explain(err)
+	}
+	return applied, nil
+}
+
+// applyPending applies what is pending once the lock is held.
+func (s *Store) applyPending(ctx context.Context) (applied []string, err error) {
+	release, err := s.lock(ctx)
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	defer release()
+	pending, err := s.pending(ctx) // another starter may have been faster
+	if err != nil {
+		return nil, err
+	}
+	if err := s.conn.Exec(ctx, s.createRecord()); err != nil {
 		return nil, s.explain(err)
 	}
 	for _, st := range pending {
-		if err := apply(ctx, s.conn, st); err != nil {
+		if err := s.apply(ctx, st); err != nil {
 			return applied, s.explain(fmt.Errorf("migration %s: %w", st.name, err))
 		}
 		applied = append(applied, st.name)
@@ -76,31 +100,43 @@ func (s *Store) createDatabase(ctx context.Context) error {
 	if err := conn.QueryRow(ctx, "SELECT count() FROM system.databases WHERE name = '"+s.options.Database+"'").Scan(&n); err != nil {
 		return err
 	}
-	if n > 0 {
+	if n > 0 && s.options.Cluster == "" {
 		return nil
 	}
-	return conn.Exec(ctx, "CREATE DATABASE IF NOT EXISTS `"+s.options.Database+"`")
+	return conn.Exec(ctx, "CREATE DATABASE IF NOT EXISTS `"+s.options.Database+"`"+s.onClusterClause())
 }
 
-func apply(ctx context.Context, conn *pool, st step) error {
-	for i, statement := range st.statements {
-		if err := conn.Exec(ctx, statement); err != nil {
-			return fmt.Errorf("statement %d of %d: %w", i+1, len(st.statements), err)
+func (s *Store) apply(ctx context.Context, st step) error {
+	statements, err := s.render(st.statements)
+	if err != nil {
+		return err
+	}
+	for i, statement := range statements {
+		if err := s.conn.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("statement %d of %d: %w", i+1, len(statements), err)
 		}
 	}
 	// The values are a number, a file name of ours and hexadecimal digits.
-	return conn.Exec(ctx, fmt.Sprintf("INSERT INTO schema_migrations (version, name, sha256) SELECT %d, '%s', '%s'", st.version, st.name, st.sha256))
+	return s.conn.Exec(ctx, fmt.Sprintf("INSERT INTO schema_migrations (version, name, sha256) SELECT %d, '%s', '%s'", st.version, st.name, st.sha256))
 }
 
-const createRecord = `CREATE TABLE IF NOT EXISTS schema_migrations
+// createRecord is the table of what was applied. On a cluster all servers hold
+// the same one, whatever their shard.
+func (s *Store) createRecord() string {
+	engine := "ReplacingMergeTree(applied_at)"
+	if s.options.Cluster != "" {
+		engine = "ReplicatedReplacingMergeTree('/clickhouse/tables/" + s.options.Database + "/schema_migrations', '{shard}-{replica}', applied_at)"
+	}
+	return `CREATE TABLE IF NOT EXISTS schema_migrations` + s.onClusterClause() + `
 (
     version    UInt32,
     name       String,
     sha256     String,
     applied_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
 )
-ENGINE = ReplacingMergeTree(applied_at)
+ENGINE = ` + engine + `
 ORDER BY (version, sha256)`
+}
 
 // pending compares the record of what was applied with what there is.
 func (s *Store) pending(ctx context.Context) ([]step, error) {

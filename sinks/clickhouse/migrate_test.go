@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	migrations "catena/schemas/clickhouse"
 )
@@ -67,6 +69,76 @@ func checkMigrateByTwoStarters(t *testing.T) {
 	wg.Wait()
 	if pending, err := s.Pending(t.Context()); err != nil || len(pending) != 0 {
 		t.Errorf("pending %v, error %v; want nothing", pending, err)
+	}
+}
+
+// Many starters, each its own connections as in processes of their own: each
+// step is applied by exactly one.
+func TestMigrateIsLocked(t *testing.T) {
+	s := open(t)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	times := map[string]int{}
+	for range 6 {
+		wg.Go(func() {
+			o := s.options
+			o.Addrs = []string{server.addr}
+			one, err := Open(t.Context(), o)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer one.Close()
+			applied, err := one.Migrate(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, name := range applied {
+				times[name]++
+			}
+		})
+	}
+	wg.Wait()
+	for name, n := range times {
+		if n != 1 {
+			t.Errorf("%s was applied %d times", name, n)
+		}
+	}
+	if got := rows(t, s, "SELECT count(), uniqExact(version) FROM schema_migrations"); got[0] != fmt.Sprintf("%d %[1]d", len(times)) {
+		t.Errorf("recorded steps: %s, want %d", got[0], len(times))
+	}
+	if got := rows(t, s, "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'schema_migrations_lock'"); got[0] != "0" {
+		t.Error("the lock is still there")
+	}
+}
+
+// A lock that a starter left when it died holds the next one up, but not for
+// good: it waits, and the wait can be cancelled.
+func TestMigrateWaitsForTheLock(t *testing.T) {
+	s := open(t)
+	if err := s.createDatabase(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	release, err := s.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if applied, err := s.Migrate(ctx); err == nil || len(applied) > 0 {
+		t.Errorf("applied %v, error %v; want to wait for the lock", applied, err)
+	}
+	if err := s.breakStaleLock(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := rows(t, s, "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'schema_migrations_lock'"); got[0] != "1" {
+		t.Error("a lock younger than a minute was broken")
+	}
+	release()
+	if applied, err := s.Migrate(t.Context()); err != nil || len(applied) == 0 {
+		t.Errorf("applied %v, error %v; want all", applied, err)
 	}
 }
 

@@ -64,6 +64,7 @@ var insertSettings = clickhouse.Settings{
 	"optimize_on_insert":              0,         // FINAL and merges replace rows; doing it at the insert as well doubles its cost
 	"deduplicate_insert":              "disable", // 26.2 and later: overrides insert_deduplicate
 	"max_partitions_per_insert_block": 0,
+	"distributed_foreground_insert":   1, // on a cluster: acknowledged when the shards have it
 }
 
 // insertSettingNames is the list of them for SQL.
