@@ -106,8 +106,8 @@ type Stats struct {
 	Wanted      int64 // keys asked for in the tables
 	Found       int64 // of them, those of which the tables knew something
 
-	Rows, Keys, Bytes int // held now
-	WatermarkNanos    int64
+	Rows, Keys, Bindings, Bytes int // held now
+	WatermarkNanos              int64
 }
 
 // Engine is the correlator. It is not safe for concurrent use.
@@ -124,14 +124,18 @@ type Engine struct {
 	kept   map[schemas.ID][]waiting // rows that tell of a cause which is not in memory
 	walker walker
 	stats  Stats
+	grades map[string]*Grades
 
 	lateSince int64 // earliest event time of late records whose keys are to be asked for; zero if there are none
 }
 
+// Grades counts rows by grade.
+type Grades [schemas.GradeProven + 1]int64
+
 // New makes an engine with nothing in its state.
 func New(cfg Config) *Engine {
 	cfg = cfg.withDefaults()
-	e := &Engine{cfg: cfg, room: cfg.MemoryBytes, state: newState(), water: newWatermarks(int64(cfg.OutOfOrderness)), rows: newRows(), kept: map[schemas.ID][]waiting{}}
+	e := &Engine{cfg: cfg, room: cfg.MemoryBytes, state: newState(), water: newWatermarks(int64(cfg.OutOfOrderness)), rows: newRows(), grades: map[string]*Grades{}, kept: map[schemas.ID][]waiting{}}
 	e.walker = walker{s: e.state, maxDepth: cfg.MaxDepth, hopsFrom: &e.arena.hops}
 	e.state.stale = func(w *watch) { e.trails.at(w.owner &^ trailOwner).stale = true }
 	if cfg.Lookup {
@@ -176,9 +180,19 @@ func (e *Engine) Idle(topic string, index int32) {
 // Stats returns the counters.
 func (e *Engine) Stats() Stats {
 	s := e.stats
-	s.Rows, s.Keys, s.Bytes = len(e.rows.byID), e.state.live, e.bytes()
+	s.Rows, s.Keys, s.Bindings, s.Bytes = len(e.rows.byID), e.state.live, e.state.edges.len(), e.bytes()
 	s.WatermarkNanos = e.Watermark()
 	return s
+}
+
+// EachGrades calls f, by source and in no order, with the rows that were
+// written first since the engine was made, by the grade that they have now. A
+// row from before that is improved is taken from the grade it had, so that
+// numbers may be negative.
+func (e *Engine) EachGrades(f func(source string, g Grades)) {
+	for source, g := range e.grades {
+		f(source, *g)
+	}
 }
 
 // bytes is what the whole of the state weighs.
@@ -332,7 +346,7 @@ func (e *Engine) takeBack(out *Output, bindings []schemas.Binding, actions []*sc
 	for _, a := range actions {
 		if i, ok := e.rows.byID[a.ID]; ok {
 			if r := e.rows.at(i); r.bits&rowShadow != 0 && e.mine(&a.Evidence) { // its partition has become ours
-				r.act, r.revision = a, uint32(a.Version&schemas.MaxRevision)
+				r.act, r.revision, r.written = a, uint32(a.Version&schemas.MaxRevision), a.Grade
 				r.part = e.state.part(a.Evidence.Topic, a.Evidence.Partition)
 				r.bits = r.bits&^rowShadow | rowRestored | rowQuiet
 				e.soil(i)
@@ -623,9 +637,13 @@ func (e *Engine) settle(out *Output) {
 		if r.bits&rowShadow != 0 {
 			continue
 		}
+		grades := e.gradesOf(r.act.Source)
 		if r.revision++; r.revision > 1 {
 			e.stats.Improved++
+			grades[r.written]--
 		}
+		r.written = r.act.Grade
+		grades[r.written]++
 		r.act.Version = schemas.MakeVersion(e.water.owner(e.state.parts.all[r.part]), r.revision)
 		out.Actions = append(out.Actions, r.act)
 		if e.cfg.Share && r.bits&rowTold == 0 && e.concernsOthers(r) {
@@ -634,6 +652,15 @@ func (e *Engine) settle(out *Output) {
 		}
 	}
 	e.rows.touched = touched
+}
+
+func (e *Engine) gradesOf(source string) *Grades {
+	g := e.grades[source]
+	if g == nil {
+		g = new(Grades)
+		e.grades[strings.Clone(source)] = g
+	}
+	return g
 }
 
 // concernsOthers reports whether rows of other partitions may depend on more

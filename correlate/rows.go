@@ -23,6 +23,7 @@ type row struct {
 	seq       uint32  // tells the rows apart that have had this number
 	weight    uint32
 	bits      rowBits
+	written   schemas.Grade // with which it stands in the tables, from the first revision on
 }
 
 type rowBits uint16
@@ -76,7 +77,7 @@ func (rs *rows) add(act *schemas.Action, revision, part uint32) rowID {
 	}
 	rs.seq++
 	i, r := rs.slab.take()
-	*r = row{act: act, overNanos: over, revision: revision, part: part, seq: rs.seq}
+	*r = row{act: act, overNanos: over, revision: revision, part: part, seq: rs.seq, written: act.Grade}
 	rs.weigh(r)
 	rs.byID[act.ID] = i
 	rs.push(waiting{over, i, rs.seq})

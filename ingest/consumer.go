@@ -763,6 +763,16 @@ func (c *Consumer) Release(ps []Partition) {
 	}
 }
 
+// Paused reports whether Pause was called and Resume not yet.
+func (c *Consumer) Paused() bool { return c.paused.Load() }
+
+// Joined reports whether the group has taken us in, with partitions or without.
+func (c *Consumer) Joined() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.member != ""
+}
+
 // Positions appends where each owned partition stands, in the order of topic
 // and partition. The end of the log is as of the last fetch that had records,
 // or of the last [Consumer.UpdateEnds].

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"os"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -40,21 +39,6 @@ func TestStitchReadsStandardInput(t *testing.T) {
 	if n := strings.Count(updates, "\n"); n < 7 {
 		t.Errorf("--updates prints %d lines, want each row at least once", n)
 	}
-}
-
-// TestReadmeListsSettings: the table is what `catena run --help` prints.
-func TestReadmeListsSettings(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	plain := strings.ReplaceAll(string(readme), "`", "") // what is code there is plain in the help
-	eachField(&config{}, func(name string, f reflect.StructField, _ reflect.Value) error {
-		if !strings.Contains(plain, "| "+name+" |") || !strings.Contains(plain, f.Tag.Get("desc")) {
-			t.Errorf("README.md lacks %s with the words %q", name, f.Tag.Get("desc"))
-		}
-		return nil
-	})
 }
 
 func TestHelpTeaches(t *testing.T) {

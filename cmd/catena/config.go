@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -86,6 +88,12 @@ type config struct {
 	IdleAfter time.Duration `envconfig:"IDLE_AFTER" default:"1m" desc:"a partition without records for so long does not hold the watermark back"`
 	Drain     time.Duration `envconfig:"DRAIN" default:"30s" desc:"time to write what is pending when stopping or giving a partition away"`
 
+	Listen    string `envconfig:"LISTEN" default:"127.0.0.1:8321" desc:"where run and demo --serve answer /healthz, /readyz, /metrics and the page; 0.0.0.0:8321 in a container; empty for nowhere"`
+	Page      string `envconfig:"PAGE" default:"local" desc:"who gets the page, which shows who did what and asks for no password: local (when LISTEN is a loopback address), always or never"`
+	Pprof     bool   `envconfig:"PPROF" default:"false" desc:"profiles at /debug/pprof/"`
+	LogFormat string `envconfig:"LOG_FORMAT" default:"json" desc:"log lines as json or text"`
+	LogLevel  string `envconfig:"LOG_LEVEL" default:"info" desc:"least level that is logged: debug, info, warn or error"`
+
 	log *slog.Logger // tells of secrets that changed; nil discards
 	// What loadConfig made of the files.
 	secrets                 map[string]*secretFile // by variable, without _FILE
@@ -113,11 +121,12 @@ func loadSources(dir string) (*sources.Set, error) {
 
 // loadConfig reads the environment and reports all faults together.
 func loadConfig(env *environment) (*config, error) {
-	c := config{log: newLog(env.stderr)}
+	var c config
 	var faults []error
 	faults = append(faults, fileSecrets(&c, env.getenv)...)
 	// envconfig stops at its first fault; processing field by field finds all.
 	faults = append(faults, processEach(&c)...)
+	c.log = newLog(env.stderr, &c)
 	if c.HMACKey != "" && len(c.HMACKey) < 16 {
 		faults = append(faults, errors.New("CATENA_HMAC_KEY: shorter than 16 bytes; make one with `openssl rand -hex 32`"))
 	}
@@ -127,6 +136,7 @@ func loadConfig(env *environment) (*config, error) {
 	if c.KafkaGroupProtocol != "classic" && c.KafkaGroupProtocol != "consumer" {
 		faults = append(faults, fmt.Errorf("CATENA_KAFKA_GROUP_PROTOCOL: %q is neither classic nor consumer", c.KafkaGroupProtocol))
 	}
+	faults = append(faults, c.checkServing()...)
 	faults = append(faults, c.checkKafka()...)
 	faults = append(faults, c.checkClickHouse()...)
 	for _, f := range []struct {
@@ -148,6 +158,23 @@ func loadConfig(env *environment) (*config, error) {
 		return nil, usageError{errors.Join(faults...)}
 	}
 	return &c, nil
+}
+
+// checkServing finds the faults of the settings of logs and of the server.
+func (c *config) checkServing() []error {
+	var faults []error
+	oneOf := func(name, v string, words ...string) {
+		if !slices.Contains(words, v) {
+			faults = append(faults, fmt.Errorf("CATENA_%s: %q is none of %s", name, v, strings.Join(words, ", ")))
+		}
+	}
+	oneOf("LOG_FORMAT", c.LogFormat, "json", "text")
+	oneOf("LOG_LEVEL", c.LogLevel, "debug", "info", "warn", "error")
+	oneOf("PAGE", c.Page, pageLocal, pageAlways, pageNever)
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil && c.Listen != "" {
+		faults = append(faults, fmt.Errorf("CATENA_LISTEN: %q is no host:port: %w", c.Listen, err))
+	}
+	return faults
 }
 
 // fileSecrets reads the files that CATENA_…_FILE variables name into the

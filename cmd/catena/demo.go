@@ -139,7 +139,7 @@ func (d *demo) stop() error {
 }
 
 // play sends the stories, runs the pipeline over them and prints the answers.
-func (d *demo) play(ctx context.Context, serve bool) error {
+func (d *demo) play(ctx context.Context, serve bool) (err error) {
 	producer, err := ingest.NewProducer(ctx, ingest.ProducerOptions{Cluster: d.cfg.cluster(nil), RoundRobin: true})
 	if err != nil {
 		return err
@@ -151,10 +151,18 @@ func (d *demo) play(ctx context.Context, serve bool) error {
 	}
 	level := slog.LevelWarn
 	log := slog.New(slog.NewTextHandler(d.env.stderr, &slog.HandlerOptions{Level: level}))
+	var web *server
+	if serve {
+		if web, err = openWeb(d.cfg, log); err != nil {
+			return err
+		}
+	}
+	defer func() { err = errors.Join(err, web.stop()) }()
 	p, err := newPipeline(ctx, d.cfg, log)
 	if err != nil {
 		return err
 	}
+	web.attach(p.meter)
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() {
@@ -162,7 +170,7 @@ func (d *demo) play(ctx context.Context, serve bool) error {
 		close(ended) // whoever asks again finds it ended
 	}()
 	if err = d.show(ctx, records, ended); err == nil && serve {
-		err = d.live(ctx, producer, ended)
+		err = d.live(ctx, producer, ended, web.addr())
 	}
 	stop() // the servers stay up until the pipeline has drained into them
 	return errors.Join(err, <-ended)

@@ -160,7 +160,7 @@ func (c *catena) text() string {
 func newCatena(t *testing.T, k cluster, db, name, topics string) *catena {
 	return &catena{t: t, env: append(os.Environ(), "CATENA_BE_MAIN=1", "CATENA_KAFKA_BROKERS="+k.addr, "CATENA_CLICKHOUSE_ADDR="+db,
 		"CATENA_CLICKHOUSE_DATABASE="+name, "CATENA_KAFKA_TOPICS="+topics, "CATENA_KAFKA_GROUP="+name, "CATENA_HMAC_KEY=a key for tests only",
-		"CATENA_ALLOWED_LATENESS=876000h", "CATENA_WINDOW=876000h", "CATENA_BATCH_AGE=100ms")}
+		"CATENA_ALLOWED_LATENESS=876000h", "CATENA_WINDOW=876000h", "CATENA_BATCH_AGE=100ms", "CATENA_LISTEN=127.0.0.1:0")}
 }
 
 func (c *catena) start(args ...string) *exec.Cmd {

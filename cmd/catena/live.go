@@ -15,7 +15,7 @@ import (
 
 // live keeps playing the stories, each time with new ids and at the present
 // time, until ctx ends.
-func (d *demo) live(ctx context.Context, producer *ingest.Producer, ended <-chan error) error {
+func (d *demo) live(ctx context.Context, producer *ingest.Producer, ended <-chan error, web string) error {
 	addr := d.server.Addr().String()
 	fmt.Fprintf(d.env.stdout, `
 ClickHouse answers at http://%s until Ctrl-C, with live traffic:
@@ -24,6 +24,9 @@ ClickHouse answers at http://%s until Ctrl-C, with live traffic:
   CATENA_CLICKHOUSE_ADDR=http://%s bin/catena explain alice.moreau@example.com --limit 1
 
 `, addr, addr, addr)
+	if web != "" {
+		fmt.Fprintf(d.env.stdout, "Health, readiness and metrics at http://%s\n\n", web)
+	}
 	for round := 1; ; round++ {
 		moved := newShift(time.Now(), round) // one for all files, which belong together
 		for _, name := range storyFiles() {

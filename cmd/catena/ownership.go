@@ -28,6 +28,7 @@ type comeback struct {
 	store *clickhouse.Store
 	cfg   *config
 	log   *slog.Logger
+	meter *meter
 
 	ctx   context.Context
 	stop  context.CancelFunc
@@ -61,8 +62,8 @@ type restored struct {
 // chunkRows is how many bindings or keys come back at a time.
 const chunkRows = 5000
 
-func newComeback(store *clickhouse.Store, cfg *config, log *slog.Logger) *comeback {
-	c := &comeback{store: store, cfg: cfg, log: log, found: make(chan restored, 2), base: make(chan struct{}), jobs: map[ingest.Partition]*restoring{}}
+func newComeback(store *clickhouse.Store, cfg *config, log *slog.Logger, m *meter) *comeback {
+	c := &comeback{store: store, cfg: cfg, log: log, meter: m, found: make(chan restored, 2), base: make(chan struct{}), jobs: map[ingest.Partition]*restoring{}}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.wg.Go(func() {
 		c.insist(c.ctx, "bindings", c.loadBase)
@@ -130,6 +131,7 @@ func (c *comeback) insist(ctx context.Context, what string, load func(context.Co
 			return
 		case !failing:
 			failing = true
+			c.meter.restoreFaults.WithLabelValues().Inc()
 			c.log.Warn("cannot restore from the tables, trying on; the partitions wait", "of", what, "error", err)
 		}
 		select {
@@ -323,6 +325,7 @@ func (p *pipeline) takeBack(batch *sinks.Batch, r restored) {
 		}
 	}
 	p.engine.Restore(&p.out, r.bindings, actions)
+	p.meter.tookBack(len(r.bindings), len(actions))
 	p.collect(batch)
 	if r.job == nil {
 		p.restoredBindings += len(r.bindings)
@@ -348,6 +351,7 @@ func (p *pipeline) takeBack(batch *sinks.Batch, r restored) {
 func (p *pipeline) release(jobs []*restoring) {
 	var ready []ingest.Partition
 	for _, job := range jobs {
+		p.meter.restored(time.Since(job.since))
 		for _, part := range job.parts {
 			if p.back.jobs[part] == job {
 				delete(p.back.jobs, part)
@@ -396,6 +400,7 @@ func (p *pipeline) lost(parts []ingest.Partition) {
 		p.engine.Unassign(part.Topic, part.Partition)
 		delete(p.heard, part)
 	}
+	p.meter.lost(parts)
 }
 
 // lookBack brings back the rows of late records that are read again, so that
@@ -425,6 +430,7 @@ func (p *pipeline) lookBack(ctx context.Context, events []schemas.Event, batch *
 		}
 		if !failing {
 			failing = true
+			defer p.meter.wait("ClickHouse, to look late records up")()
 			p.log.Warn("late records cannot be looked up, trying on; reading waits", "records", len(ids), "error", err)
 		}
 		select {

@@ -36,6 +36,8 @@ type pipeline struct {
 	back     *comeback
 	share    *sharing // with other instances; nil if this is the only one
 	lonely   atomic.Bool
+	meter    *meter
+	registry *registry.Registry // nil if there is none
 
 	// mu is held by the loop while it works on what a poll brought, and by the
 	// consumer's callbacks, which may come in between.
@@ -52,11 +54,12 @@ type pipeline struct {
 // newPipeline connects everything. Nothing is consumed before [pipeline.run].
 func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline, error) {
 	p := &pipeline{cfg: cfg, log: log, heard: map[ingest.Partition]time.Time{}, began: time.Now()}
-	reg, err := cfg.openRegistry(ctx, log)
-	if err != nil {
+	p.meter = newMeter(p)
+	var err error
+	if p.registry, err = cfg.openRegistry(ctx, log); err != nil {
 		return nil, err
 	}
-	if p.stitcher, err = newStitcher(cfg, reg); err != nil {
+	if p.stitcher, err = newStitcher(cfg, p.registry); err != nil {
 		return nil, err
 	}
 	settings := cfg.correlator()
@@ -69,15 +72,15 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 	if _, err = p.store.Migrate(ctx); err != nil {
 		return nil, errors.Join(err, p.store.Close())
 	}
-	p.writer = sinks.NewWriter(p.store, sinks.Options{MaxRows: cfg.BatchRows, MaxAge: cfg.BatchAge, Done: p.durable, Log: log})
-	p.recall = newRecall(p.store, p.writer.Flush, log)
+	p.writer = sinks.NewWriter(meteredSink{p.store, p.meter}, sinks.Options{MaxRows: cfg.BatchRows, MaxAge: cfg.BatchAge, Done: p.durable, Log: log})
+	p.recall = newRecall(meteredLookup{p.store, p.meter}, p.writer.Flush, log)
 	if p.consumer, err = ingest.NewConsumer(ctx, cfg.consumer(log, p)); err != nil {
 		return nil, errors.Join(err, p.writer.Close(ctx), p.store.Close())
 	}
 	if p.share, err = openSharing(ctx, cfg, log); err != nil {
 		return nil, errors.Join(err, p.consumer.Close(ctx), p.writer.Close(ctx), p.store.Close())
 	}
-	p.back = newComeback(p.store, cfg, log)
+	p.back = newComeback(p.store, cfg, log, p.meter)
 	return p, nil
 }
 
@@ -86,6 +89,8 @@ func (p *pipeline) run(ctx context.Context) error {
 	recalling, stop := context.WithCancel(ctx)
 	go p.recall.run(recalling)
 	defer func() { stop(); <-p.recall.done }()
+	defer p.meter.watch(ctx)()
+	p.meter.enter(phaseRunning)
 	var records []schemas.Record
 	var err error
 	for ctx.Err() == nil && p.fault == nil {
@@ -98,6 +103,7 @@ func (p *pipeline) run(ctx context.Context) error {
 		p.consumer.Allow()
 		p.backPressure()
 	}
+	p.meter.enter(phaseStopping)
 	if ctx.Err() != nil {
 		err = nil // asked to stop
 	}
@@ -115,10 +121,12 @@ func (p *pipeline) work(ctx context.Context, records []schemas.Record) error {
 	if err := p.stitch(ctx, records, &batch); err != nil {
 		return err
 	}
+	p.meter.took(records, p.decoded)
 	if !p.writer.Full() {
 		p.remember(&batch)
 	}
 	p.account(records, &batch)
+	p.meter.turned(p.engine, len(p.back.jobs))
 	return p.append(ctx, &batch)
 }
 
@@ -183,10 +191,14 @@ func (p *pipeline) append(ctx context.Context, batch *sinks.Batch) error {
 		if !errors.Is(err, sinks.ErrFull) {
 			return err
 		}
+		over := p.meter.wait("room in the writer: ClickHouse is behind")
 		select {
 		case <-p.writer.Room():
 		case <-ctx.Done():
-			return ctx.Err() // not appended, so never committed: read again next time
+			err = ctx.Err() // not appended, so never committed: read again next time
+		}
+		if over(); ctx.Err() != nil {
+			return err
 		}
 	}
 }
@@ -209,6 +221,7 @@ func (p *pipeline) backPressure() {
 
 // durable is called by the writer when a batch is in the tables.
 func (p *pipeline) durable(batch *sinks.Batch) {
+	p.meter.wrote(batch)
 	offsets := make([]ingest.Offset, 0, len(batch.Progress))
 	for _, pr := range batch.Progress {
 		offsets = append(offsets, ingest.Offset{Topic: pr.Topic, Partition: pr.Partition, Offset: pr.Offset})

@@ -42,7 +42,7 @@ func runReplay(ctx context.Context, env *environment, c *command, args []string)
 	if err != nil {
 		return err
 	}
-	producer, err := ingest.NewProducer(ctx, ingest.ProducerOptions{Cluster: cfg.cluster(newLog(env.stderr)), RoundRobin: true})
+	producer, err := ingest.NewProducer(ctx, ingest.ProducerOptions{Cluster: cfg.cluster(newLog(env.stderr, cfg)), RoundRobin: true})
 	if err != nil {
 		return err
 	}

@@ -27,12 +27,15 @@ Offsets are committed when the rows are durable: after a crash the records since
 commit are read again and land on the same rows. SIGTERM or Ctrl-C drains, writes,
 commits and leaves the group.
 
+At CATENA_LISTEN it answers /healthz (503 if it hangs and has to be started anew), /readyz
+(503, with the reasons, until the group is joined and restored) and /metrics.
+
   CATENA_KAFKA_BROKERS=kafka:9092 CATENA_KAFKA_TOPICS=okta,cloudtrail,otlp_spans \
   CATENA_CLICKHOUSE_ADDR=clickhouse://ch:9000 CATENA_HMAC_KEY_FILE=/run/secrets/hmac catena run`,
 	run: runRun,
 }
 
-func runRun(ctx context.Context, env *environment, c *command, args []string) error {
+func runRun(ctx context.Context, env *environment, c *command, args []string) (err error) {
 	var fs flag.FlagSet
 	rest, err := c.parse(env, &fs, args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -54,8 +57,13 @@ func runRun(ctx context.Context, env *environment, c *command, args []string) er
 	if cfg.HMACKey == "" {
 		return usagef("CATENA_HMAC_KEY: is not set; it keys the HMAC that replaces secrets found in logs. Make one with `openssl rand -hex 32` and give every instance the same")
 	}
-	log := newLog(env.stderr)
+	log := newLog(env.stderr, cfg)
 	limitMemory(log)
+	web, err := openWeb(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, web.stop()) }()
 	p, err := newPipeline(ctx, cfg, log)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -63,6 +71,7 @@ func runRun(ctx context.Context, env *environment, c *command, args []string) er
 	case err != nil:
 		return err
 	}
+	web.attach(p.meter)
 	log.Info("started", "version", version, "topics", strings.Join(cfg.KafkaTopics, ","), "group", cfg.KafkaGroup)
 	err = p.run(ctx)
 	st := p.engine.Stats()
@@ -71,7 +80,19 @@ func runRun(ctx context.Context, env *environment, c *command, args []string) er
 	return err
 }
 
-func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, nil)) }
+// newLog makes the logger that the settings ask for; JSON from info on if they
+// are empty.
+func newLog(w io.Writer, cfg *config) *slog.Logger {
+	opts := &slog.HandlerOptions{}
+	var level slog.Level
+	if level.UnmarshalText([]byte(cfg.LogLevel)) == nil {
+		opts.Level = level
+	}
+	if cfg.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(w, opts))
+	}
+	return slog.New(slog.NewJSONHandler(w, opts))
+}
 
 // consumer is the part of the settings that the consumer takes.
 func (c *config) consumer(log *slog.Logger, p *pipeline) ingest.ConsumerOptions {
@@ -239,7 +260,7 @@ func startServer(env *environment, dir string, o embedded.ServerOptions, cfg *co
 	if err != nil {
 		return nil, err
 	}
-	o.HandlerOptions = embedded.HandlerOptions{User: cfg.ClickHouseUser, Password: cfg.ClickHousePassword, Log: newLog(env.stderr)}
+	o.HandlerOptions = embedded.HandlerOptions{User: cfg.ClickHouseUser, Password: cfg.ClickHousePassword, Log: newLog(env.stderr, cfg)}
 	server, err := embedded.NewServer(engine, o)
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())

@@ -25,7 +25,7 @@ func tryFiles(ctx context.Context, env *environment, files []string, asJSON, eve
 	}
 	cfg.HMACKey = cmp.Or(cfg.HMACKey, stitchHMACKey)
 	cfg.Decoders = 1
-	reg, err := cfg.openRegistry(ctx, newLog(env.stderr))
+	reg, err := cfg.openRegistry(ctx, newLog(env.stderr, cfg))
 	if err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ func runStitch(ctx context.Context, env *environment, c *command, args []string)
 	if len(files) == 0 {
 		files = []string{"-"}
 	}
-	reg, err := cfg.openRegistry(ctx, newLog(env.stderr))
+	reg, err := cfg.openRegistry(ctx, newLog(env.stderr, cfg))
 	if err != nil {
 		return err
 	}

@@ -403,7 +403,7 @@ func (v *verifier) brokers(ctx context.Context) (map[ingest.Partition]ingest.Log
 	if !v.kafka {
 		return nil, nil, nil
 	}
-	cluster := v.cfg.cluster(newLog(v.env.stderr))
+	cluster := v.cfg.cluster(newLog(v.env.stderr, v.cfg))
 	committed, err := ingest.CommittedOffsets(ctx, cluster, v.cfg.KafkaGroup)
 	if err != nil {
 		return nil, nil, err

@@ -23,6 +23,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -63,6 +64,7 @@ type Registry struct {
 	mu      sync.Mutex
 	schemas *simplelru.LRU[ref, *schema]
 	loading sync.Mutex // one schema at a time
+	away    atomic.Bool
 }
 
 // ref names a schema: by its id, or by its GUID if that is not zero.
@@ -192,6 +194,10 @@ func (r *Registry) kept(at ref) *schema {
 	return s
 }
 
+// Waiting reports whether the registry is away and somebody waits for it. Of
+// no registry it is false.
+func (r *Registry) Waiting() bool { return r != nil && r.away.Load() }
+
 // load fetches and compiles a schema, and waits for a registry that is away.
 func (r *Registry) load(at ref) (*schema, error) {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, maxBackoff) {
@@ -199,16 +205,19 @@ func (r *Registry) load(at ref) (*schema, error) {
 		missing := notFound(err)
 		switch {
 		case missing:
+			r.away.Store(false)
 			return &schema{fault: fmt.Errorf("the registry does not have it (%w): register it, then redrive", err), until: time.Now().Add(missingFor)}, nil
 		case err == nil:
 			if wait > 100*time.Millisecond {
 				r.log.Info("recovered", "what", "schema registry")
 			}
+			r.away.Store(false)
 			return s, nil
 		case r.ctx.Err() != nil:
 			return nil, fmt.Errorf("%w: schema %s: %w", ErrAway, at, err)
 		}
 		if wait == 100*time.Millisecond {
+			r.away.Store(true)
 			r.log.Warn("retrying", "what", "schema registry", "error", err)
 		}
 		select {

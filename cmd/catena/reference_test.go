@@ -1,0 +1,357 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const referenceFile = "../../docs/reference.md"
+
+// TestReference compares docs/reference.md with the code. The parts between
+// `<!-- begin NAME -->` and `<!-- end NAME -->` are made of the code and have
+// to be the same to the letter, which holds both ways: nothing is missing there,
+// and nothing is there that the code does not have. -update writes them.
+func TestReference(t *testing.T) {
+	text, err := os.ReadFile(referenceFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := map[string]string{
+		"commands": referenceCommands(t), "exit codes": referenceExitCodes(t), "settings": referenceSettings(),
+		"metrics": referenceMetrics(), "words": referenceWords(t),
+	}
+	doc := string(text)
+	for _, name := range slices.Sorted(maps.Keys(parts)) {
+		begin, end := "<!-- begin "+name+" -->\n", "<!-- end "+name+" -->"
+		before, rest, ok := strings.Cut(doc, begin)
+		is, after, ok2 := strings.Cut(rest, end)
+		if !ok || !ok2 {
+			t.Errorf("docs/reference.md has no lines %q and %q", strings.TrimSpace(begin), end)
+			continue
+		}
+		if is == parts[name] {
+			continue
+		}
+		if *update {
+			doc = before + begin + parts[name] + end + after
+			continue
+		}
+		t.Errorf("docs/reference.md, %s:\n%swrite it with `go test ./cmd/catena -run TestReference -update`", name, differing(is, parts[name]))
+	}
+	if *update && doc != string(text) {
+		if err := os.WriteFile(referenceFile, []byte(doc), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name := range parts {
+		if n := strings.Count(doc, "begin "+name+" -->"); n > 1 {
+			t.Errorf("docs/reference.md has the part %q %d times", name, n)
+		}
+	}
+}
+
+// differing lists the lines that have to be added and those that have to go.
+func differing(is, want string) string {
+	var b strings.Builder
+	a, w := strings.Split(is, "\n"), strings.Split(want, "\n")
+	for _, line := range w {
+		if !slices.Contains(a, line) {
+			fmt.Fprintf(&b, "  add:    %s\n", line)
+		}
+	}
+	for _, line := range a {
+		if !slices.Contains(w, line) {
+			fmt.Fprintf(&b, "  remove: %s\n", line)
+		}
+	}
+	if b.Len() == 0 {
+		b.WriteString("  the same lines in another order\n")
+	}
+	return b.String()
+}
+
+// cell makes a text fit into a table.
+func cell(s string) string { return strings.ReplaceAll(strings.ReplaceAll(s, "|", `\|`), "\n", " ") }
+
+func referenceSettings() string {
+	var b strings.Builder
+	b.WriteString("\n| variable | default | what |\n|---|---|---|\n")
+	var c config
+	eachField(&c, func(name string, f reflect.StructField, _ reflect.Value) error {
+		def, also := "", ""
+		if d := f.Tag.Get("default"); d != "" {
+			def = "`" + d + "`"
+		}
+		if f.Tag.Get("secret") != "" {
+			also = "; also as `…_FILE`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s%s |\n", name, def, cell(f.Tag.Get("desc")), also)
+		return nil
+	})
+	return b.String() + "\n"
+}
+
+func referenceMetrics() string {
+	var b strings.Builder
+	b.WriteString("\n| metric | type | labels | what |\n|---|---|---|---|\n")
+	for _, m := range allMetrics() {
+		labels := ""
+		if len(m.labels) > 0 {
+			labels = "`" + strings.Join(m.labels, "`, `") + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.name, m.kind, labels, cell(m.help))
+	}
+	return b.String() + "\n"
+}
+
+// allMetrics are those of every command.
+func allMetrics() []metric {
+	return append(processMetrics().all, newMeter(&pipeline{}).set.all...)
+}
+
+// flagLine is a line of a command's help: the flag, its default, what it is for.
+var flagLine = regexp.MustCompile(`(?m)^  --(\S+)( \S+)? +(.*)$`)
+
+func referenceCommands(t *testing.T) string {
+	var b strings.Builder
+	b.WriteString("\n")
+	for _, c := range commands() {
+		_, help, _ := runCommandLine(t, "", c.name, "--help")
+		fmt.Fprintf(&b, "### catena %s\n\n`catena %s`\n\n%s\n\n", c.name, strings.TrimSpace(c.name+" "+c.args), c.short)
+		_, flags, ok := strings.Cut(help, "\nflags:\n")
+		if !ok {
+			continue
+		}
+		flags, _, _ = strings.Cut(flags, "\n\n")
+		b.WriteString("| flag | default | what |\n|---|---|---|\n")
+		for _, m := range flagLine.FindAllStringSubmatch(flags, -1) {
+			def := strings.TrimSpace(m[2])
+			switch def {
+			case "value":
+				def = ""
+			case "":
+				def = "off"
+			default:
+				def = "`" + def + "`"
+			}
+			fmt.Fprintf(&b, "| `--%s` | %s | %s |\n", m[1], def, cell(m[3]))
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// constants returns the constants of a file, block by block.
+func constants(t *testing.T, file string) (blocks [][]constant) {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range f.Decls {
+		g, ok := d.(*ast.GenDecl)
+		if !ok || g.Tok != token.CONST {
+			continue
+		}
+		var block []constant
+		for _, s := range g.Specs {
+			v, ok := s.(*ast.ValueSpec)
+			if !ok || len(v.Names) != 1 {
+				continue
+			}
+			c := constant{name: v.Names[0].Name, comment: strings.TrimSpace(v.Comment.Text())}
+			if id, ok := v.Type.(*ast.Ident); ok {
+				c.kind = id.Name
+			}
+			if len(v.Values) == 1 {
+				if lit, ok := v.Values[0].(*ast.BasicLit); ok {
+					c.value = lit.Value
+				}
+			}
+			block = append(block, c)
+		}
+		blocks = append(blocks, block)
+	}
+	return blocks
+}
+
+type constant struct{ name, kind, value, comment string }
+
+func referenceExitCodes(t *testing.T) string {
+	var b strings.Builder
+	b.WriteString("\n| code | name in the code | when |\n|---|---|---|\n")
+	n := 0
+	for _, block := range constants(t, "main.go") {
+		for _, c := range block {
+			if strings.HasPrefix(c.name, "exit") {
+				if c.comment == "" && c.name == "exitOK" {
+					c.comment = "done"
+				}
+				fmt.Fprintf(&b, "| %s | `%s` | %s |\n", c.value, c.name, cell(c.comment))
+				n++
+			}
+		}
+	}
+	if n < 4 {
+		t.Fatalf("main.go has %d exit codes: the test does not see them", n)
+	}
+	return b.String() + "\n"
+}
+
+// wordColumns are the columns in which the words of a type stand.
+var wordColumns = map[string]string{
+	"Class": "class", "Outcome": "outcome", "MFA": "mfa", "Verdict": "policy_decision", "Relation": "relation, of hops and bindings",
+	"Strength": "strength, of hops and bindings", "Grade": "grade", "Reason": "reason", "CauseGrade": "cause_grade",
+	"DeadReason": "reason, of dead_letters", "Flags": "flags",
+}
+
+// referenceWords lists the closed lists of words that stand in the tables:
+// each block of constants of schemas/words.go with the words that follow it.
+func referenceWords(t *testing.T) string {
+	t.Helper()
+	const file = "../../schemas/words.go"
+	f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	blocks, n := constants(t, file), 0
+	for _, d := range f.Decls {
+		g, ok := d.(*ast.GenDecl)
+		if !ok || g.Tok != token.VAR {
+			continue
+		}
+		words := wordList(t, g)
+		for len(blocks) > 0 && wordColumns[blocks[0][0].kind] == "" {
+			blocks = blocks[1:]
+		}
+		if len(blocks) == 0 || len(words) != len(blocks[0]) {
+			t.Fatalf("%s: %q do not follow a block of as many constants, or wordColumns lacks their type", file, words)
+		}
+		fmt.Fprintf(&b, "\n### %s\n\n| word | meaning |\n|---|---|\n", wordColumns[blocks[0][0].kind])
+		for i, c := range blocks[0] {
+			word := "`" + words[i] + "`"
+			if words[i] == "" {
+				word = "empty"
+			}
+			fmt.Fprintf(&b, "| %s | %s |\n", word, cell(c.comment))
+		}
+		blocks = blocks[1:]
+		n++
+	}
+	if n != len(wordColumns) {
+		t.Fatalf("%s has %d lists of words, wordColumns %d", file, n, len(wordColumns))
+	}
+	return b.String() + "\n"
+}
+
+// wordList is the value of `var xNames = []string{…}`.
+func wordList(t *testing.T, g *ast.GenDecl) (words []string) {
+	t.Helper()
+	ast.Inspect(g, func(n ast.Node) bool {
+		if lit, ok := n.(*ast.BasicLit); ok {
+			w, err := strconv.Unquote(lit.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			words = append(words, w)
+		}
+		return true
+	})
+	return words
+}
+
+// variable is the name of a setting as code and documents write it.
+var variable = regexp.MustCompile(`\bCATENA_[A-Z0-9_]*[A-Z0-9]\b`)
+
+// TestVariables: whatever the program reads from the environment stands in
+// docs/reference.md, and whatever any document speaks of is read by somebody.
+func TestVariables(t *testing.T) {
+	known := map[string]bool{}
+	var c config
+	eachField(&c, func(name string, f reflect.StructField, _ reflect.Value) error {
+		known[name] = true
+		if f.Tag.Get("secret") != "" {
+			known[name+"_FILE"] = true
+		}
+		return nil
+	})
+	reference, err := os.ReadFile(referenceFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range namedIn(t, "..", "../../ingest", "../../sinks", "../../correlate", "../../schemas") {
+		if begins(known, name) {
+			continue // such as CATENA_KAFKA_TLS in CATENA_KAFKA_TLS_…
+		}
+		if !known[name] && !strings.Contains(string(reference), "`"+name+"`") {
+			t.Errorf("the code names %s, which is no field of config and does not stand in docs/reference.md: add it to the table of other variables there", name)
+		}
+		known[name] = true
+	}
+	makefile, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range variable.FindAllString(string(makefile), -1) {
+		known[name] = true
+	}
+	documents, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(documents, "../../README.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range variable.FindAllString(string(text), -1) {
+			if !known[name] && !begins(known, name) {
+				t.Errorf("%s speaks of %s, which nothing reads: remove it, or add the field to config", file, name)
+			}
+		}
+	}
+}
+
+// begins reports whether a name is the beginning of known ones.
+func begins(known map[string]bool, name string) bool {
+	for k := range known {
+		if strings.HasPrefix(k, name+"_") {
+			return true
+		}
+	}
+	return false
+}
+
+// namedIn finds the variables that the code below some folders names.
+func namedIn(t *testing.T, folders ...string) []string {
+	t.Helper()
+	var names []string
+	for _, folder := range folders {
+		err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			names = append(names, variable.FindAllString(string(text), -1)...)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
