@@ -38,7 +38,7 @@ need_go = $(call need,go,install Go 1.26 or newer (go.dev/dl))
 every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 1 } \
 	END { if (bad) print "make $@: a test that had to run did not" > "/dev/stderr"; exit bad }'
 
-.PHONY: help build demo demo-live test test-kafka test-crash check sim mutants bench fuzz fuzz-sources dashboards kafka clean \
+.PHONY: help build demo demo-live test test-kafka test-page chromium test-crash check sim mutants bench fuzz fuzz-sources dashboards kafka clean \
 	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache
 
 help: ## print this list
@@ -70,6 +70,11 @@ test-crash: libchdb kafka-fetch ## kill catena again and again, and do worse, ag
 	@$(need_go)
 	@CATENA_TEST_CRASH=1 CATENA_REQUIRE_LIBCHDB=1 \
 		go test ./cmd/catena -run '^TestCrash' -crash.seed $(CRASHSEED) -count=1 -v -timeout 15m | $(every_test)
+
+test-page: libchdb chromium ## drive the page with the keyboard in a headless Chromium (PAGE_UPDATE=1 takes the screenshots of docs/ anew)
+	@$(need_go)
+	@CATENA_TEST_CHROMIUM="$$(bash deploy/dev/chromium.sh)" CATENA_REQUIRE_LIBCHDB=1 \
+		go test ./cmd/catena -run '^TestBrowser' -count=1 -v -timeout 10m $(if $(PAGE_UPDATE),-args -update) | $(every_test)
 
 check: fmt-check tidy-check vet imports lint race ## everything that must hold before a commit, next to the tests
 
@@ -121,6 +126,9 @@ dashboards: ## write the JSON of the Grafana dashboards from deploy/grafana/*.go
 kafka: kafka-fetch ## run one Kafka node on 127.0.0.1:9092 until Ctrl-C (KAFKA_PORT=… KAFKA_DATA=folder, which is kept)
 	@deploy/dev/kafka/kafka.sh run --port $(KAFKA_PORT) --data '$(KAFKA_DATA)'
 
+chromium: ## fetch the headless browser of `make test-page` into the cache
+	@bash deploy/dev/chromium.sh >/dev/null
+
 libchdb: ## fetch the embedded ClickHouse engine into the cache
 	@bash deploy/dev/libchdb.sh >/dev/null
 
@@ -161,4 +169,4 @@ clean: ## remove what was built here
 
 clean-cache: ## remove what the targets fetched, for all clones, and the data of `make kafka`
 	@case '$(CACHE)' in / | "$$HOME" | "$$HOME/") echo 'make $@: $(CACHE) is no folder of our own' >&2; exit 1 ;; esac
-	cd '$(CACHE)' 2>/dev/null || exit 0; rm -rf bin/golangci-lint-* kafka kafka-data libchdb clients
+	cd '$(CACHE)' 2>/dev/null || exit 0; rm -rf bin/golangci-lint-* chromium kafka kafka-data libchdb clients

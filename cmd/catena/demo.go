@@ -298,7 +298,7 @@ func (d *demo) tell(ctx context.Context) error {
 }
 
 func (d *demo) drawChains(ctx context.Context, p *painter, s story) error {
-	drawn := map[schemas.ID]bool{}
+	drawn, q := map[schemas.ID]bool{}, &asker{store: d.store}
 	for _, what := range s.find {
 		chains, err := d.store.FindChains(ctx, what, 8)
 		if err != nil {
@@ -312,6 +312,9 @@ func (d *demo) drawChains(ctx context.Context, p *painter, s story) error {
 			drawn[found.Chain] = true
 			rows, err := d.store.Chain(ctx, found.Chain, 0)
 			if err != nil {
+				return err
+			}
+			if p.proofs, err = q.proofsOf(ctx, rows); err != nil {
 				return err
 			}
 			p.chain(rows)
