@@ -45,7 +45,7 @@ type environment struct {
 func commands() []command {
 	return []command{
 		runCommand, demoCommand, clickhouseCommand, stitchCommand, explainCommand,
-		replayCommand, sourcesCommand, migrateCommand, verifyCommand, doctorCommand,
+		replayCommand, sourcesCommand, migrateCommand, verifyCommand, deadlettersCommand, doctorCommand,
 	}
 }
 

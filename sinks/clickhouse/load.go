@@ -228,13 +228,17 @@ func (s *Store) LoadProgress(ctx context.Context) ([]schemas.Progress, error) {
 // LoadDeadLetters calls fn with every dead letter, oldest place first, until
 // fn returns an error.
 func (s *Store) LoadDeadLetters(ctx context.Context, fn func(*schemas.DeadLetter) error) error {
+	return s.loadLetters(ctx, "FROM dead_letters FINAL ORDER BY topic, partition, offset, record_index", fn)
+}
+
+func (s *Store) loadLetters(ctx context.Context, from string, fn func(*schemas.DeadLetter) error) error {
 	var (
 		e             evidenceReader
 		reason, fault string
 		bytes         string
 	)
 	fields := append(e.fields(), field{"reason", &reason}, field{"error", &fault}, field{"bytes", &bytes})
-	return load(ctx, s, fields, "FROM dead_letters FINAL ORDER BY topic, partition, offset, record_index", func() error {
+	return load(ctx, s, fields, from, func() error {
 		d := schemas.DeadLetter{Error: fault, Bytes: []byte(bytes)}
 		var w words
 		d.Reason = parseWord(&w, "reason", reason, schemas.ParseDeadReason)

@@ -181,12 +181,10 @@ func (p *prover) sums(ctx context.Context, ranges []Range) error {
 				return err
 			}
 		}
-	}
-	for i := range p.parts {
-		if err := p.skips(ctx, &p.parts[i]); err != nil {
+		if err := p.skips(ctx, part); err != nil {
 			return err
 		}
-		if err := p.items(ctx, &p.parts[i]); err != nil {
+		if err := p.items(ctx, part); err != nil {
 			return err
 		}
 	}
@@ -219,23 +217,33 @@ func (p *prover) rows(ctx context.Context, table string, ranges []Range) error {
 	})
 }
 
+// bounds has a row for each range, to be joined with.
+func bounds(ranges []Range) string {
+	rows := make([]string, len(ranges))
+	for i, r := range ranges {
+		rows[i] = fmt.Sprintf("(%s, toInt32(%d), toInt64(%d), toInt64(%d))", quote(r.Topic), r.Partition, r.From, r.To)
+	}
+	return "(SELECT r.1 AS topic, r.2 AS partition, r.3 AS lo, r.4 AS hi FROM (SELECT arrayJoin([" + strings.Join(rows, ", ") + "]) AS r))"
+}
+
 // skips adds what was left out: runs within a block by their sums, and runs of
 // whole blocks as they are.
-func (p *prover) skips(ctx context.Context, part *proving) error {
+func (p *prover) skips(ctx context.Context, ranges []Range) error {
 	var (
+		at       Place
 		b        int64
 		name     string
 		n        int64
 		hash     uint64
 		from, to int64
 	)
-	here := fmt.Sprintf("topic = %s AND partition = %d AND offset < %d AND until > %d", quote(part.Topic), part.Partition, part.To, part.From)
-	lo, hi := fmt.Sprintf("greatest(offset, %d)", part.From), fmt.Sprintf("least(until, %d)", part.To)
-	whole := fmt.Sprintf("until - offset >= %d", blockSize)
-	hashes := fmt.Sprintf("arraySum(o -> intHash64(bitShiftLeft(toUInt64(o), %d) + toUInt64(record_index)), range(toUInt64(%s), toUInt64(%s)))", indexBits, lo, hi)
-	fields := []field{{fmt.Sprintf("intDiv(offset, %d) AS block", blockSize), &b}, {"name", &name}, {"toInt64(sum(" + hi + " - " + lo + "))", &n}, {"sum(" + hashes + ")", &hash}}
-	err := load(ctx, p.s, fields, "FROM skips FINAL WHERE "+here+" AND NOT "+whole+" GROUP BY block, name", func() error {
-		bl := part.block(b)
+	clipped := "FROM (SELECT topic, partition, greatest(offset, lo) AS first, least(until, hi) AS behind, until - offset AS length, record_index, name " +
+		"FROM skips FINAL INNER JOIN " + bounds(ranges) + " AS bounds USING (topic, partition) WHERE offset < hi AND until > lo)"
+	whole := fmt.Sprintf("length >= %d", blockSize)
+	hashes := fmt.Sprintf("sum(arraySum(o -> intHash64(bitShiftLeft(toUInt64(o), %d) + toUInt64(record_index)), range(toUInt64(first), toUInt64(behind))))", indexBits)
+	fields := []field{{"toString(topic)", &at.Topic}, {"partition", &at.Partition}, {fmt.Sprintf("intDiv(first, %d) AS block", blockSize), &b}, {"name", &name}, {"toInt64(sum(behind - first))", &n}, {hashes, &hash}}
+	err := load(ctx, p.s, fields, clipped+" WHERE NOT "+whole+" GROUP BY topic, partition, block, name", func() error {
+		bl := p.parts[p.index[at]].block(b)
 		bl.there += hash
 		bl.rows += n
 		if bl.skips == nil {
@@ -247,24 +255,26 @@ func (p *prover) skips(ctx context.Context, part *proving) error {
 	if err != nil {
 		return err
 	}
-	fields = []field{{"name", &name}, {lo, &from}, {hi, &to}}
-	return load(ctx, p.s, fields, "FROM skips FINAL WHERE "+here+" AND "+whole+" ORDER BY offset, until", func() error {
-		part.long = append(part.long, longRun{strings.Clone(name), from, to})
+	fields = []field{{"toString(topic)", &at.Topic}, {"partition", &at.Partition}, {"name", &name}, {"first", &from}, {"behind", &to}}
+	return load(ctx, p.s, fields, clipped+" WHERE "+whole+" ORDER BY first, behind", func() error {
+		part := &p.parts[p.index[at]]
+		part.long = append(part.long, longRun{name, from, to})
 		return nil
 	})
 }
 
 // items adds the items that records with several have beyond the first.
-func (p *prover) items(ctx context.Context, part *proving) error {
+func (p *prover) items(ctx context.Context, ranges []Range) error {
 	var (
+		at   Place
 		b    int64
 		n    int64
 		hash uint64
 	)
-	fields := []field{{fmt.Sprintf("intDiv(offset, %d) AS block", blockSize), &b}, {"toInt64(sum(items - 1))", &n},
+	fields := []field{{"topic", &at.Topic}, {"partition", &at.Partition}, {fmt.Sprintf("intDiv(offset, %d) AS block", blockSize), &b}, {"toInt64(sum(items - 1))", &n},
 		{fmt.Sprintf("sum(arraySum(i -> intHash64(bitShiftLeft(toUInt64(offset), %d) + i), range(toUInt64(1), toUInt64(items))))", indexBits), &hash}}
-	return load(ctx, p.s, fields, "FROM item_counts FINAL WHERE "+inRanges([]Range{part.Range})+" GROUP BY block", func() error {
-		bl := part.block(b)
+	return load(ctx, p.s, fields, "FROM item_counts FINAL WHERE "+inRanges(ranges)+" GROUP BY topic, partition, block", func() error {
+		bl := p.parts[p.index[at]].block(b)
 		bl.items += hash
 		bl.extra += n
 		return nil
