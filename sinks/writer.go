@@ -92,7 +92,10 @@ type Writer struct {
 	room     chan struct{} // closed when there is room; nil while nobody waits
 	stats    Stats
 
-	seen map[schemas.ID]int // of dedup, kept for its memory
+	// The following are the run goroutine's own.
+	seen     map[schemas.ID]int // of dedup, kept for its memory
+	down     time.Time          // since when attempts fail; zero while they do not
+	attempts int                // that have failed since
 }
 
 // chunk is a batch in the making. Once sealed, nothing is added to it.
@@ -113,6 +116,7 @@ type Stats struct {
 	Replaced uint64 // rows left out because their batch held a newer version
 
 	PendingRows, PendingBytes int
+	Down                      time.Time // since when the sink takes nothing; zero while it does
 }
 
 // NewWriter starts a writer; [Writer.Close] stops it. The sink stays the
@@ -284,6 +288,7 @@ func (w *Writer) run() {
 		if err := w.write(&c.batch); err != nil {
 			return // only when told to give up
 		}
+		w.recovered()
 		w.options.Done(&c.batch)
 		w.finish(c)
 	}
@@ -459,19 +464,15 @@ func writeOrReject[R any](w *Writer, rows []R, batch func([]R) Batch, reject fun
 
 // retry writes a part until it is durable, until `again` says that the error
 // is not worth another attempt, or until told to give up; it returns the last
-// error. It logs when it begins to retry and when it has recovered.
+// error. Every attempt is given the same rows.
 func (w *Writer) retry(part Batch, again func(error) bool) error {
 	if part.Rows() == 0 {
 		return nil
 	}
 	backoff := w.options.MinBackoff
-	var failing time.Time
-	for attempt := 1; ; attempt++ {
+	for {
 		err := w.attempt(&part)
 		if err == nil {
-			if attempt > 1 {
-				w.options.Log.Info("sink recovered", "attempts", attempt, "after", time.Since(failing).Round(time.Millisecond))
-			}
 			return nil
 		}
 		if w.ctx.Err() != nil {
@@ -480,16 +481,35 @@ func (w *Writer) retry(part Batch, again func(error) bool) error {
 		if !again(err) {
 			return err
 		}
-		if attempt == 1 {
-			failing = time.Now()
-			w.options.Log.Warn("sink retrying", "rows", part.Rows(), "error", err)
-		}
-		w.count(func(s *Stats) { s.Retries++ })
+		w.failing(&part, err)
 		if !w.sleep(backoff/2 + rand.N(backoff/2+1)) {
 			return context.Cause(w.ctx)
 		}
 		backoff = min(2*backoff, w.options.MaxBackoff)
 	}
+}
+
+// failing counts a failed attempt that will be repeated. It logs the first one
+// since all was well, and no other: an outage is one line, however long it is.
+func (w *Writer) failing(part *Batch, err error) {
+	if w.down.IsZero() {
+		w.down, w.attempts = time.Now(), 0
+		w.options.Log.Warn("sink down: retrying until it takes the rows", "rows", part.Rows(), "error", err)
+	}
+	w.attempts++
+	w.count(func(s *Stats) { s.Retries++; s.Down = w.down })
+}
+
+// recovered says that a whole batch is durable again, if attempts had failed.
+// It waits for the batch and not only for the part of it that had failed: the
+// database may take one table's rows and still refuse the next's.
+func (w *Writer) recovered() {
+	if w.down.IsZero() {
+		return
+	}
+	w.options.Log.Info("sink recovered", "failed_attempts", w.attempts, "after", time.Since(w.down).Round(time.Millisecond))
+	w.down = time.Time{}
+	w.count(func(s *Stats) { s.Down = time.Time{} })
 }
 
 // attempt is one write of a part within its time.

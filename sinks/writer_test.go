@@ -203,7 +203,7 @@ func TestRetryBacksOffAndLogsChangesOnly(t *testing.T) {
 			backoff = min(2*backoff, 30*time.Second)
 		}
 		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
-		if len(lines) != 2 || !strings.Contains(lines[0], "sink retrying") || !strings.Contains(lines[0], "connection refused") || !strings.Contains(lines[1], "sink recovered") {
+		if len(lines) != 2 || !strings.Contains(lines[0], "sink down") || !strings.Contains(lines[0], "connection refused") || !strings.Contains(lines[1], "sink recovered") {
 			t.Errorf("log:\n%s", log.String())
 		}
 		if s := w.Stats(); s.Retries != 12 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"strings"
 	"syscall"
 
@@ -21,10 +22,13 @@ const (
 	codeUnknownTable    = 60
 	codeUnknownDatabase = 81
 	codeReadOnly        = 164
+	codeTableReadOnly   = 242 // a replica without its keeper
+	codeNoSpace         = 243
 	codeUnknownUser     = 192
 	codeWrongPassword   = 193
 	codeAccessDenied    = 497
 	codeAuthFailed      = 516
+	codePermReadOnly    = 774 // a table whose setting says so
 )
 
 // rowCodes are the server errors that are a row's own fault and will be there
@@ -93,11 +97,25 @@ func isCode(err error, codes ...int32) bool {
 // explain says where the error happened and what to do about it.
 func (s *Store) explain(err error) error {
 	hint := s.hint(err)
+	// The address of a request holds all of its settings, which nobody wants to read.
+	var request *url.Error
+	if errors.As(err, &request) {
+		err = shorter{err, strings.ReplaceAll(err.Error(), fmt.Sprintf("%s %q: ", request.Op, request.URL), "")}
+	}
 	if hint == "" {
 		return fmt.Errorf("clickhouse at %s: %w", s.where, err)
 	}
 	return fmt.Errorf("clickhouse at %s: %s: %w", s.where, hint, err)
 }
+
+// shorter is an error told in fewer words.
+type shorter struct {
+	error
+	text string
+}
+
+func (e shorter) Error() string { return e.text }
+func (e shorter) Unwrap() error { return e.error }
 
 func (s *Store) hint(err error) string {
 	text := err.Error()
@@ -109,6 +127,10 @@ func (s *Store) hint(err error) string {
 		return fmt.Sprintf("user %q lacks a right: grant what the message names", s.options.User)
 	case isCode(err, codeReadOnly):
 		return "the server or the user is read-only: use one that may write"
+	case isCode(err, codeTableReadOnly, codePermReadOnly):
+		return "a table is read-only: its replica has lost its keeper, or its setting table_readonly is on"
+	case isCode(err, codeNoSpace):
+		return "the server's disk is full: free space there; the rows wait"
 	case isCode(err, codeUnknownDatabase, codeUnknownTable):
 		return fmt.Sprintf("database %q is not set up: run `catena migrate`", s.options.Database)
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -121,13 +143,20 @@ func (s *Store) hint(err error) string {
 		return "the port does not speak TLS: use http:// or correct the port"
 	case strings.Contains(text, "tls:"), strings.Contains(text, "x509:"), strings.Contains(text, "certificate"):
 		return "TLS failed: check the certificate and the name it is for"
-	case s.native == clickhouse.Native && (isTimeout(err) || errors.Is(err, io.EOF)):
+	case s.native == clickhouse.Native && strings.Contains(text, "handshake:") && (isTimeout(err) || hungUp(err)):
 		// An HTTP or TLS server waits for more of what it cannot read, or hangs up.
-		return "no answer: check the address; does this port speak the native protocol (9000, with TLS 9440) and not HTTP (8123)?"
+		return "no answer: is the server starting or stopping, or does this port not speak the native protocol (9000, with TLS 9440) but HTTP (8123)?"
+	case hungUp(err):
+		return "the connection was cut: is the server restarting?"
 	case isTimeout(err):
 		return "no answer in time: check the address, firewalls and the server's load"
 	}
 	return ""
+}
+
+// hungUp reports whether the other side closed the connection.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func isTimeout(err error) bool {

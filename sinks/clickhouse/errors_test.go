@@ -81,7 +81,7 @@ func TestOpenSaysWhereAndWhatToDo(t *testing.T) {
 		{"no such name", Options{Addrs: []string{"http://clickhouse.invalid:8123"}, DialTimeout: 2 * time.Second}, []string{"http://clickhouse.invalid:8123"}},
 		{"not let in", Options{Addrs: []string{deny.URL}, User: "reader", Password: "hunter2"}, []string{`user "reader" was not let in`}},
 		{"TLS to a plain port", Options{Addrs: []string{strings.Replace(web.URL, "http:", "https:", 1)}}, []string{"does not speak TLS"}},
-		{"native to an HTTP port", Options{Addrs: []string{strings.Replace(web.URL, "http:", "clickhouse:", 1)}, DialTimeout: 300 * time.Millisecond}, []string{"does this port speak the native protocol"}},
+		{"native to an HTTP port", Options{Addrs: []string{strings.Replace(web.URL, "http:", "clickhouse:", 1)}, DialTimeout: 300 * time.Millisecond}, []string{"does this port not speak the native protocol"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s, err := Open(t.Context(), test.o)

@@ -22,7 +22,18 @@ var server struct {
 	err    error
 }
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		if err := runChild(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	code := run(m)
+	endShared()
+	os.Exit(code)
+}
 
 func run(m *testing.M) int {
 	engine, err := embedded.Open(embedded.Options{})
