@@ -1,7 +1,36 @@
--- chains: one row per chain. A view, so that by construction it always equals the grouping of
--- actions FINAL: rows change chain when they improve, which an incremental aggregate cannot take
--- back. Ask for one chain (WHERE chain_id = …) or for a time range over actions; a form that is
--- cheaper over all of history may come.
+-- chain_spans: between which times the rows of a chain lie. Where to look, not what is so: it remembers
+-- every version that a row ever had, so a span may be wider than its chain now is, or be that of a chain
+-- that all rows have left; it is never narrower, because an event's time does not change. So a question
+-- about one chain, or about the chains of a day, reads the rows of their time instead of all of them, and
+-- takes the answer from these. What is loaded past it (ATTACH PARTITION, a restored backup of actions
+-- alone) it has to be told:
+--     INSERT INTO chain_spans SELECT chain_id, min(event_time), max(event_time) FROM actions GROUP BY chain_id
+CREATE TABLE IF NOT EXISTS chain_spans
+(
+    chain_id   UUID,
+    first_seen SimpleAggregateFunction(min, DateTime64(6, 'UTC')) CODEC(Delta, ZSTD(1)),
+    last_seen  SimpleAggregateFunction(max, DateTime64(6, 'UTC')) CODEC(Delta, ZSTD(1))
+)
+ENGINE = AggregatingMergeTree()
+ORDER BY (chain_id);
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS chain_spans_feed TO chain_spans AS
+SELECT chain_id, min(event_time) AS first_seen, max(event_time) AS last_seen
+FROM actions
+WHERE chain_id != toUUID('00000000-0000-0000-0000-000000000000')
+GROUP BY chain_id;
+
+-- actions_of_chain: the rows of one chain.
+CREATE OR REPLACE VIEW actions_of_chain AS
+SELECT *
+FROM actions FINAL
+WHERE chain_id = {chain:UUID}
+    AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+    AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID});
+
+-- chains: one row per chain, by construction always the grouping of actions FINAL: rows change chain when they
+-- improve, which an incremental aggregate cannot take back. Over a large table ask for one chain
+-- (WHERE chain_id = …) or for those of some time: chains_between.
 CREATE OR REPLACE VIEW chains AS
 SELECT
     chain_id,
@@ -26,6 +55,42 @@ FROM actions FINAL
 WHERE chain_id != toUUID('00000000-0000-0000-0000-000000000000')
 GROUP BY chain_id;
 
+-- chains_between: the same rows, of the chains that have an action at or after since and before until. All
+-- of each chain is counted, also what lies outside.
+CREATE OR REPLACE VIEW chains_between AS
+WITH
+    spans AS
+    (
+        SELECT chain_id, min(first_seen) AS first, max(last_seen) AS last
+        FROM chain_spans
+        GROUP BY chain_id
+        HAVING first < {until:DateTime64(6, 'UTC')} AND last >= {since:DateTime64(6, 'UTC')}
+    )
+SELECT
+    chain_id,
+    argMax(actions.root_kind, (actions.root_id != '', event_time, event_id)) AS root_kind,
+    argMax(actions.root_id, (actions.root_id != '', event_time, event_id)) AS root_id,
+    argMax(actions.root_name, (actions.root_name != '', event_time, event_id)) AS root_name,
+    min(event_time) AS first_seen,
+    max(ended_at) AS last_seen,
+    count() AS actions,
+    arraySort(groupUniqArrayIf(action, class = 'tool_call')) AS tools,
+    arraySort(groupUniqArrayIf(resource, resource != '')) AS resources,
+    arraySort(groupUniqArrayIf(workload, workload != '')) AS workloads,
+    arraySort(groupUniqArray(source)) AS sources,
+    max(depth) AS depth,
+    ['unattributed', 'ambiguous', 'inferred', 'stated', 'proven'][
+        min(indexOf(['unattributed', 'ambiguous', 'inferred', 'stated', 'proven'], grade))] AS worst_grade,
+    arraySort(groupUniqArrayArray(actions.flags)) AS flags,
+    -- Of the first action that tells: that is the login, when it was seen.
+    if(countIf(actions.mfa != 'unknown') = 0, 'unknown', argMinIf(actions.mfa, (event_time, event_id), actions.mfa != 'unknown')) AS mfa,
+    argMinIf(actions.auth_method, (event_time, event_id), actions.auth_method != '') AS auth_method
+FROM actions FINAL
+WHERE chain_id GLOBAL IN (SELECT chain_id FROM spans)
+    AND event_time >= (SELECT min(first) FROM spans) AND event_time <= (SELECT max(last) FROM spans)
+GROUP BY chain_id
+HAVING countIf(event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}) > 0;
+
 -- finality: rows older than final_before change no more, unless a record is later than was allowed.
 -- A partition that nobody has reported on for ten minutes does not hold the others back; no report at
 -- all means that nothing is final.
@@ -48,6 +113,8 @@ SELECT
     root_kind, root_id, root_name, source, event_id, topic, partition, offset, record_index
 FROM actions FINAL
 WHERE chain_id = {chain:UUID}
+    AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+    AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
 ORDER BY event_time, event_id;
 
 -- One chain as a tree, from the root down, each key above what it drove. kind is key or action; a call that
@@ -64,6 +131,8 @@ WITH
             notEmpty(above) AND startsWith(above[-1], 'call:') AND has(keys, above[-1]) AS is_call
         FROM actions FINAL
         WHERE chain_id = {chain:UUID}
+            AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+            AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
     ),
     nodes AS
     (

@@ -21,7 +21,8 @@ func (s *Store) Chain(ctx context.Context, chain schemas.ID, limit int) ([]*sche
 		limit = 10_000
 	}
 	var found []*schemas.Action
-	from := fmt.Sprintf("FROM actions FINAL WHERE chain_id = '%s' ORDER BY time_nanos, event_id LIMIT %d", chain, limit)
+	from := fmt.Sprintf("FROM actions FINAL WHERE chain_id = '%[1]s' AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = '%[1]s')"+
+		" AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = '%[1]s') ORDER BY time_nanos, event_id LIMIT %[2]d", chain, limit)
 	err := s.loadActions(ctx, from, func(a *schemas.Action) error {
 		found = append(found, a)
 		return nil

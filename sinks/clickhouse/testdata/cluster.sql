@@ -215,6 +215,31 @@ ORDER BY (topic, partition);
 CREATE TABLE IF NOT EXISTS progress ON CLUSTER 'main' AS progress_local
 ENGINE = Distributed('main', currentDatabase(), progress_local, cityHash64(topic, partition));
 
+CREATE TABLE IF NOT EXISTS chain_spans_local ON CLUSTER 'main'
+(
+    chain_id   UUID,
+    first_seen SimpleAggregateFunction(min, DateTime64(6, 'UTC')) CODEC(Delta, ZSTD(1)),
+    last_seen  SimpleAggregateFunction(max, DateTime64(6, 'UTC')) CODEC(Delta, ZSTD(1))
+)
+ENGINE = ReplicatedAggregatingMergeTree()
+ORDER BY (chain_id);
+
+CREATE TABLE IF NOT EXISTS chain_spans ON CLUSTER 'main' AS chain_spans_local
+ENGINE = Distributed('main', currentDatabase(), chain_spans_local, cityHash64(chain_id));
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS chain_spans_feed_local ON CLUSTER 'main' TO chain_spans_local AS
+SELECT chain_id, min(event_time) AS first_seen, max(event_time) AS last_seen
+FROM actions_local
+WHERE chain_id != toUUID('00000000-0000-0000-0000-000000000000')
+GROUP BY chain_id;
+
+CREATE OR REPLACE VIEW actions_of_chain ON CLUSTER 'main' AS
+SELECT *
+FROM actions FINAL
+WHERE chain_id = {chain:UUID}
+    AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+    AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID});
+
 CREATE OR REPLACE VIEW chains ON CLUSTER 'main' AS
 SELECT
     chain_id,
@@ -238,6 +263,39 @@ FROM actions FINAL
 WHERE chain_id != toUUID('00000000-0000-0000-0000-000000000000')
 GROUP BY chain_id;
 
+CREATE OR REPLACE VIEW chains_between ON CLUSTER 'main' AS
+WITH
+    spans AS
+    (
+        SELECT chain_id, min(first_seen) AS first, max(last_seen) AS last
+        FROM chain_spans
+        GROUP BY chain_id
+        HAVING first < {until:DateTime64(6, 'UTC')} AND last >= {since:DateTime64(6, 'UTC')}
+    )
+SELECT
+    chain_id,
+    argMax(actions.root_kind, (actions.root_id != '', event_time, event_id)) AS root_kind,
+    argMax(actions.root_id, (actions.root_id != '', event_time, event_id)) AS root_id,
+    argMax(actions.root_name, (actions.root_name != '', event_time, event_id)) AS root_name,
+    min(event_time) AS first_seen,
+    max(ended_at) AS last_seen,
+    count() AS actions,
+    arraySort(groupUniqArrayIf(action, class = 'tool_call')) AS tools,
+    arraySort(groupUniqArrayIf(resource, resource != '')) AS resources,
+    arraySort(groupUniqArrayIf(workload, workload != '')) AS workloads,
+    arraySort(groupUniqArray(source)) AS sources,
+    max(depth) AS depth,
+    ['unattributed', 'ambiguous', 'inferred', 'stated', 'proven'][
+        min(indexOf(['unattributed', 'ambiguous', 'inferred', 'stated', 'proven'], grade))] AS worst_grade,
+    arraySort(groupUniqArrayArray(actions.flags)) AS flags,
+    if(countIf(actions.mfa != 'unknown') = 0, 'unknown', argMinIf(actions.mfa, (event_time, event_id), actions.mfa != 'unknown')) AS mfa,
+    argMinIf(actions.auth_method, (event_time, event_id), actions.auth_method != '') AS auth_method
+FROM actions FINAL
+WHERE chain_id GLOBAL IN (SELECT chain_id FROM spans)
+    AND event_time >= (SELECT min(first) FROM spans) AND event_time <= (SELECT max(last) FROM spans)
+GROUP BY chain_id
+HAVING countIf(event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}) > 0;
+
 CREATE OR REPLACE VIEW finality ON CLUSTER 'main' AS
 SELECT min(watermark) AS final_before, count() AS partitions
 FROM progress FINAL
@@ -252,6 +310,8 @@ SELECT
     root_kind, root_id, root_name, source, event_id, topic, partition, offset, record_index
 FROM actions FINAL
 WHERE chain_id = {chain:UUID}
+    AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+    AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
 ORDER BY event_time, event_id;
 
 CREATE OR REPLACE VIEW chain_tree ON CLUSTER 'main' AS
@@ -265,6 +325,8 @@ WITH
             notEmpty(above) AND startsWith(above[-1], 'call:') AND has(keys, above[-1]) AS is_call
         FROM actions FINAL
         WHERE chain_id = {chain:UUID}
+            AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+            AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
     ),
     nodes AS
     (
