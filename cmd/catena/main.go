@@ -23,7 +23,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // the work could not be done or finished
 	exitUsage   = 2 // wrong arguments or configuration
-	exitFound   = 3 // it worked, and some records could not be decoded, or verify found something
+	exitFound   = 3 // it worked, and some records could not be decoded, verify found something, or the canary did not come out
 )
 
 // command is one subcommand. run gets the arguments behind its name.
@@ -46,6 +46,7 @@ func commands() []command {
 	return []command{
 		runCommand, demoCommand, clickhouseCommand, stitchCommand, explainCommand,
 		replayCommand, sourcesCommand, migrateCommand, verifyCommand, deadlettersCommand, doctorCommand,
+		canaryCommand,
 	}
 }
 

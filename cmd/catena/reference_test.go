@@ -118,7 +118,7 @@ func referenceMetrics() string {
 
 // allMetrics are those of every command.
 func allMetrics() []metric {
-	return append(processMetrics().all, newMeter(&pipeline{}).set.all...)
+	return append(append(processMetrics().all, newMeter(&pipeline{}).set.all...), newCanaryMeter(0).set.all...)
 }
 
 // flagLine is a line of a command's help: the flag, its default, what it is for.

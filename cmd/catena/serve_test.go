@@ -26,16 +26,21 @@ import (
 // get asks the server and returns the status and the body.
 func get(t *testing.T, s *server, path string) (int, string) {
 	t.Helper()
-	res, err := http.Get("http://" + s.addr() + path)
+	status, body, err := fetch("http://" + s.addr() + path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return status, body
+}
+
+func fetch(url string) (status int, body string, err error) {
+	res, err := http.Get(url)
+	if err != nil {
+		return 0, "", err
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res.StatusCode, string(body)
+	text, err := io.ReadAll(res.Body)
+	return res.StatusCode, string(text), err
 }
 
 func probe(t *testing.T, s *server, path string) (int, verdict) {
@@ -281,6 +286,21 @@ func produce(t *testing.T, k cluster, records []schemas.Record) {
 	}
 	if err := producer.Flush(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// producerTopics makes topics of one partition.
+func producerTopics(t *testing.T, k cluster, topics ...string) {
+	t.Helper()
+	producer, err := ingest.NewProducer(t.Context(), ingest.ProducerOptions{Cluster: ingest.Cluster{Brokers: []string{k.addr}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer producer.Close()
+	for _, topic := range topics {
+		if _, err := producer.EnsureTopic(t.Context(), topic, 1, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
