@@ -61,11 +61,11 @@ func TestCanary(t *testing.T) {
 		ended <- run(ctx, env, []string{"canary", "--every", "1m", "--within", "1m", "--listen", listen})
 	}()
 	until(t, "a round went well, and the metrics say so", func() bool {
-		status, body, err := fetch("http://" + listen + "/metrics")
+		status, body, err := fetchURL("http://" + listen + "/metrics")
 		return err == nil && status == 200 && strings.Contains(body, `catena_canary_rounds_total{outcome="ok"} 1`) &&
 			strings.Contains(body, "catena_canary_seconds_count 1") && !strings.Contains(body, "catena_canary_last_success_timestamp_seconds 0\n")
 	})
-	if status, body, err := fetch("http://" + listen + "/readyz"); err != nil || status != 200 {
+	if status, body, err := fetchURL("http://" + listen + "/readyz"); err != nil || status != 200 {
 		t.Errorf("/readyz: %d %s %v", status, body, err)
 	}
 	cancel()

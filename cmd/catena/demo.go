@@ -162,7 +162,9 @@ func (d *demo) play(ctx context.Context, serve bool) (err error) {
 	if err != nil {
 		return err
 	}
-	web.attach(p.meter)
+	if err := web.show(p); err != nil {
+		return errors.Join(err, p.close())
+	}
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() {

@@ -25,7 +25,7 @@ ClickHouse answers at http://%s until Ctrl-C, with live traffic:
 
 `, addr, addr, addr)
 	if web != "" {
-		fmt.Fprintf(d.env.stdout, "Health, readiness and metrics at http://%s\n\n", web)
+		fmt.Fprintf(d.env.stdout, "The page is at http://%s/, beside /healthz, /readyz and /metrics.\n\n", web)
 	}
 	for round := 1; ; round++ {
 		moved := newShift(time.Now(), round) // one for all files, which belong together

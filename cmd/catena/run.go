@@ -71,7 +71,9 @@ func runRun(ctx context.Context, env *environment, c *command, args []string) (e
 	case err != nil:
 		return err
 	}
-	web.attach(p.meter)
+	if err := web.show(p); err != nil {
+		return errors.Join(err, p.close())
+	}
 	log.Info("started", "version", version, "topics", strings.Join(cfg.KafkaTopics, ","), "group", cfg.KafkaGroup)
 	err = p.run(ctx)
 	st := p.engine.Stats()

@@ -126,6 +126,21 @@ func (s *server) attach(h health) {
 	}
 }
 
+// show attaches a pipeline, and mounts the page over its tables if CATENA_PAGE
+// lets it.
+func (s *server) show(p *pipeline) error {
+	s.attach(p.meter)
+	if s == nil || !s.pages {
+		return nil
+	}
+	set, err := loadSources(p.cfg.SourcesDir)
+	if err != nil {
+		return err
+	}
+	s.mount(newPage(p.store, set, p.log))
+	return nil
+}
+
 // mount serves h below /, for what the server's own paths leave, if CATENA_PAGE
 // lets it.
 func (s *server) mount(h http.Handler) {

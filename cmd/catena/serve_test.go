@@ -26,14 +26,14 @@ import (
 // get asks the server and returns the status and the body.
 func get(t *testing.T, s *server, path string) (int, string) {
 	t.Helper()
-	status, body, err := fetch("http://" + s.addr() + path)
+	status, body, err := fetchURL("http://" + s.addr() + path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return status, body
 }
 
-func fetch(url string) (status int, body string, err error) {
+func fetchURL(url string) (status int, body string, err error) {
 	res, err := http.Get(url)
 	if err != nil {
 		return 0, "", err
@@ -247,7 +247,9 @@ func startInProcess(t *testing.T, k cluster, name, topics string) *inProcess {
 		cancel()
 		t.Fatal(err)
 	}
-	web.attach(p.meter)
+	if err := web.show(p); err != nil {
+		t.Fatal(err)
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- p.run(ctx) }()
 	stopped := false
@@ -395,6 +397,9 @@ func TestMetrics(t *testing.T) {
 	}
 	if status, v := probe(t, p.web, "/healthz"); status != 200 || !v.OK {
 		t.Errorf("/healthz: %d %+v", status, v)
+	}
+	if status, body := get(t, p.web, "/"); status != 200 || !strings.Contains(body, "<html") {
+		t.Errorf("the page: %d\n%.200s", status, body)
 	}
 }
 
