@@ -200,14 +200,16 @@ func (p *panel) options() object {
 	switch p.kind {
 	case "stat":
 		return object{"colorMode": "value", "graphMode": "none", "justifyMode": "auto", "orientation": "auto", "textMode": "auto", "wideLayout": true,
+			"showPercentChange": false, "percentChangeColorMode": "standard",
 			"reduceOptions": object{"calcs": []string{"lastNotNull"}, "fields": "", "values": false}}
 	case "timeseries":
 		return object{"legend": legend, "tooltip": object{"mode": "multi", "sort": "desc"}}
 	case "piechart":
-		return object{"legend": legend, "pieType": "donut", "displayLabels": []string{"name", "value"}, "tooltip": object{"mode": "single", "sort": "none"},
+		legend["values"] = []string{"value"}
+		return object{"legend": legend, "orientation": "auto", "pieType": "donut", "displayLabels": []string{"name", "value"}, "tooltip": object{"mode": "single", "sort": "none"},
 			"reduceOptions": object{"calcs": []string{"lastNotNull"}, "fields": "", "values": true}}
 	}
-	return object{"showHeader": true, "cellHeight": "sm", "footer": object{"show": false, "reducer": []string{"sum"}, "countRows": false, "fields": ""}}
+	return object{"frameIndex": 0, "showHeader": true, "cellHeight": "sm", "footer": object{"show": false, "reducer": []string{"sum"}, "countRows": false, "fields": ""}}
 }
 
 func (p *panel) fields() object {
