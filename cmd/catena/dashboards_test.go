@@ -219,3 +219,48 @@ func checkPanel(t *testing.T, store *clickhouse.Store, p grafanaPanel, sql strin
 		t.Errorf("panel %d, %s: a time series has to be in the order of time", p.ID, p.Title)
 	}
 }
+
+// TestDashboardMetrics: what the dashboards ask Prometheus is in the reference
+// of metrics, with these labels; and a counter is never shown as it stands.
+func TestDashboardMetrics(t *testing.T) {
+	reference, err := os.ReadFile("../../docs/reference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile("(?m)^\\| `(catena_\\w+)` \\| (\\w+) \\| ([^|]*) \\|")
+	kinds, labels := map[string]string{}, map[string]string{}
+	for _, m := range line.FindAllStringSubmatch(string(reference), -1) {
+		kinds[m[1]], labels[m[1]] = m[2], m[3]
+	}
+	name, by := regexp.MustCompile(`catena_\w+`), regexp.MustCompile(`by \(([^)]*)\)`)
+	asked := 0
+	for _, page := range grafanaPages(t) {
+		for _, p := range page.Panels {
+			for _, target := range p.Targets {
+				if target.Expr == "" {
+					continue
+				}
+				asked++
+				metric := name.FindString(target.Expr)
+				kind := kinds[metric]
+				if kind == "" {
+					metric = strings.TrimSuffix(metric, "_bucket")
+					kind = kinds[metric] + " bucket"
+				}
+				if kind != "gauge" && !strings.Contains(target.Expr, "rate(") || kind != "gauge" && kind != "counter" && kind != "histogram bucket" {
+					t.Errorf("panel %d, %s: %s is a %q in docs/reference.md: a gauge is shown as it stands, of counters and buckets their rate", p.ID, p.Title, metric, kind)
+				}
+				for _, m := range by.FindAllStringSubmatch(target.Expr, -1) {
+					for label := range strings.SplitSeq(m[1], ", ") {
+						if label != "le" && !strings.Contains(labels[metric], "`"+label+"`") {
+							t.Errorf("panel %d, %s: %s has the labels %s, and not %s", p.ID, p.Title, metric, labels[metric], label)
+						}
+					}
+				}
+			}
+		}
+	}
+	if asked < 20 || len(kinds) < 50 {
+		t.Errorf("%d questions to Prometheus and %d metrics in the reference were found", asked, len(kinds))
+	}
+}

@@ -75,8 +75,8 @@ GROUP BY frontier, reason ORDER BY actions DESC, frontier LIMIT 100`},
 }
 
 func oneChain() dashboard {
-	const where = `
-WHERE chain_id = toUUID(${chain:singlequote})`
+	const rows = `
+FROM actions_of_chain(chain = ${chain:singlequote})`
 	return dashboard{
 		uid: "catena-chain", title: "One chain", about: "Everything with one root: as a tree, in order, with what it touched and the records that prove it.",
 		variables: []variable{
@@ -101,19 +101,21 @@ FROM chain_tree(chain = ${chain:singlequote})`},
     grade, reason, source_ip, arrayStringConcat(flags, ', ') AS flags, source, toString(event_id) AS event_id
 FROM chain_timeline(chain = ${chain:singlequote})`},
 			{id: 4, title: "What it touched", about: "Resources by what was done to them.", kind: "table", w: 12, h: 9,
-				sql: `SELECT resource, arrayStringConcat(arraySort(groupUniqArray(action)), ', ') AS what, count() AS times, countIf(outcome != 'success') AS not_done, max(event_time) AS last_seen
-FROM actions FINAL` + where + ` AND resource != ''
+				sql: `SELECT resource, arrayStringConcat(arraySort(groupUniqArray(action)), ', ') AS what, count() AS times, countIf(outcome != 'success') AS not_done, max(event_time) AS last_seen` + rows + `
+WHERE resource != ''
 GROUP BY resource ORDER BY last_seen DESC, resource`},
 			{id: 5, title: "By class over time", about: "", kind: "timeseries", w: 12, h: 9, series: "class",
-				sql: `SELECT $__timeInterval(event_time) AS time, class, count() AS actions FROM actions FINAL` + where + ` AND $__timeFilter(event_time)
+				sql: `SELECT $__timeInterval(event_time) AS time, class, count() AS actions` + rows + `
+WHERE $__timeFilter(event_time)
 GROUP BY time, class ORDER BY time, class`},
 			{id: 6, title: "Findings in it", about: "", kind: "table", w: 24, h: 6,
-				sql: `SELECT severity, rule, subject, actions, first_seen, last_seen, detail FROM findings` + where + `
+				sql: `SELECT severity, rule, subject, actions, first_seen, last_seen, detail FROM findings
+WHERE chain_id = toUUID(${chain:singlequote})
 ORDER BY indexOf(['high', 'medium', 'low'], severity), rule, subject`},
 			{id: 7, title: "What proves its steps", about: "For each step the place in Kafka of the record that shows it.", kind: "table", w: 24, h: 10,
 				sql: `SELECT b.relation AS relation, hop.1 AS key, b.strength AS strength, b.parent AS driven_by, b.source AS source, b.topic AS topic, b.partition AS partition,
     b.offset AS offset, b.record_index AS record_index, toString(b.proof) AS event_id
-FROM (SELECT DISTINCT arrayJoin(arrayZip(hops.key, hops.proof)) AS hop FROM actions FINAL` + where + `) AS steps
+FROM (SELECT DISTINCT arrayJoin(arrayZip(hops.key, hops.proof)) AS hop` + rows + `) AS steps
 INNER JOIN (SELECT child, parent, relation, strength, source, topic, partition, offset, record_index, proof FROM bindings FINAL WHERE relation NOT IN ('ended', 'revoked')) AS b
     ON b.child = hop.1 AND b.proof = hop.2
 ORDER BY topic, partition, offset, record_index, key

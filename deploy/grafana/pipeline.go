@@ -58,13 +58,17 @@ GROUP BY name, source, topic ORDER BY records DESC, name, topic`},
 				{`sum by (reason) (rate(catena_dead_letters_total[$__rate_interval]))`, "dead letters, {{reason}}"},
 				{`sum(rate(catena_insert_retries_total[$__rate_interval]))`, "insert retries"},
 				{`sum(rate(catena_commit_failures_total[$__rate_interval]))`, "commit failures"},
-				{`sum by (what) (rate(catena_evictions_total[$__rate_interval]))`, "evicted, {{what}}"}}},
-			{id: 19, title: "State", about: "Memory of the correlator, and its limit.", kind: "timeseries", w: 8, h: 8, unit: "bytes", lines: true, promql: []query{
+				{`sum by (what) (rate(catena_evictions_total[$__rate_interval]))`, "evicted, {{what}}"},
+				{`sum(rate(catena_offsets_without_record_total{why="expired"}[$__rate_interval]))`, "lost to retention"}}},
+			{id: 19, title: "State", about: "Memory of the correlator, and its limit.", kind: "timeseries", w: 12, h: 8, unit: "bytes", lines: true, promql: []query{
 				{`catena_state_bytes`, "{{instance}}"},
 				{`catena_state_limit_bytes`, "limit, {{instance}}"}}},
-			{id: 20, title: "What is remembered", about: "Keys, bindings and rows in the state.", kind: "timeseries", w: 8, h: 8, lines: true, promql: []query{
+			{id: 20, title: "What is remembered", about: "Keys, bindings and rows in the state.", kind: "timeseries", w: 12, h: 8, lines: true, promql: []query{
 				{`sum(catena_state_keys)`, "keys"}, {`sum(catena_state_bindings)`, "bindings"}, {`sum(catena_state_rows)`, "rows"}}},
-			{id: 21, title: "Instances", about: "Ready, in the group, and able to write.", kind: "timeseries", w: 8, h: 8, lines: true, promql: []query{
+			{id: 22, title: "Canary", about: "How long a chain of catena canary takes to come out attributed, and how long ago the last one did.", kind: "timeseries", w: 12, h: 8, unit: "s", lines: true, promql: []query{
+				{`histogram_quantile(0.99, sum by (le) (rate(catena_canary_seconds_bucket[$__rate_interval])))`, "takes, 99th percentile"},
+				{`time() - max(catena_canary_last_success_timestamp_seconds)`, "last success ago"}}},
+			{id: 21, title: "Instances", about: "Ready, in the group, and able to write.", kind: "timeseries", w: 12, h: 8, lines: true, promql: []query{
 				{`sum(catena_ready)`, "ready"}, {`sum(catena_group_joined)`, "in the group"}, {`sum(catena_database_failing)`, "failing to write"}}},
 		},
 	}
