@@ -278,7 +278,7 @@ func (d *demo) wait(ctx context.Context, records int, ended <-chan error) error 
 
 // tell prints the stories and the statements to try.
 func (d *demo) tell(ctx context.Context) error {
-	p := &painter{w: d.env.stdout, colour: d.env.terminal}
+	p := &painter{w: d.env.stdout, colour: d.env.colour()}
 	for _, s := range demoStories() {
 		number, _, _ := strings.Cut(s.dir, "-")
 		fmt.Fprintf(d.env.stdout, "\n%s\n%s\n\n", p.paint(bold, fmt.Sprintf("Story %s. %s", number, s.title)), s.question)

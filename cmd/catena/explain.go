@@ -192,7 +192,7 @@ func (e *explanation) write(env *environment, f explainFlags) error {
 	case "html":
 		return e.writeHTML(env.stdout)
 	}
-	p := &painter{w: env.stdout, colour: env.terminal && env.getenv("NO_COLOR") == "", all: f.all}
+	p := &painter{w: env.stdout, colour: env.colour(), all: f.all}
 	if e.choose {
 		p.choices(e.what, e.matches)
 		return nil
@@ -219,11 +219,11 @@ func (e *explanation) write(env *environment, f explainFlags) error {
 
 // choices lists what a text touches, and says how to go on.
 func (p *painter) choices(what string, matches []match) {
-	fmt.Fprintf(p.w, "%q touches %d chains, the newest first:\n\n", safe(what), len(matches))
+	fmt.Fprintf(p.w, "%q touches %s, the newest first:\n\n", safe(what), count(len(matches), "chain"))
 	for i, m := range matches {
 		id, line := m.Chain, "no chain: "+orElse(safe(orElse(m.RootName, m.Root.ID())), "nobody known")
 		if s := m.Summary; s != nil {
-			line = fmt.Sprintf("%s %s  %d actions (%d match), weakest %s", s.Root.Kind, p.paint(bold, safe(orElse(s.RootName, orElse(s.Root.ID(), "nobody known")))), s.Actions, m.Actions, p.grade(s.Worst))
+			line = fmt.Sprintf("%s %s  %s (%d match), weakest %s", s.Root.Kind, p.paint(bold, safe(orElse(s.RootName, orElse(s.Root.ID(), "nobody known")))), count(s.Actions, "action"), m.Actions, p.grade(s.Worst))
 			if s.Flags != 0 {
 				line += "  " + p.paint(red, "⚑ "+s.Flags.String())
 			}
@@ -245,7 +245,7 @@ func (p *painter) chainStory(c *chainStory) {
 	p.proofs = c.proofs
 	p.tree(c.tree)
 	for _, f := range c.findings {
-		fmt.Fprintf(p.w, "%s %s: %s  %d actions, the last at %s\n", p.paint(red, "finding"), p.paint(bold, f.Rule), f.Detail, f.Actions, clock(f.LastNanos))
+		fmt.Fprintf(p.w, "%s %s: %s  %s, the last at %s\n", p.paint(red, "finding"), p.paint(bold, f.Rule), f.Detail, count(f.Actions, "action"), clock(f.LastNanos))
 	}
 	p.lack(c.rows)
 	if c.cut {

@@ -60,7 +60,9 @@ func (q *asker) lackOf(ctx context.Context, a *schemas.Action) (*lack, error) {
 		return nil, err
 	}
 	for _, b := range known {
-		if n, ok := missed(a, b); ok {
+		n, ok := missed(a, b)
+		// What held counts only where something is lacking: of the other keys the path has its step.
+		if ok && (n.missBy > 0 || slices.Contains(l.Keys, b.Child)) {
 			l.Near = append(l.Near, n)
 		}
 	}
@@ -106,9 +108,13 @@ func lackingKeys(a *schemas.Action) []schemas.Key {
 	return keys
 }
 
-// nearKeys are those whose bindings are worth comparing.
+// nearKeys are those whose bindings are worth comparing: where only a claim is
+// lacking its proof, those of the claim; else all that might have led upward.
 func nearKeys(a *schemas.Action, lacking []schemas.Key) []schemas.Key {
 	keys := slices.Clone(lacking)
+	if a.Reason == schemas.ReasonSelfReported || a.Reason == schemas.ReasonNameOnly {
+		return keys
+	}
 	for _, k := range a.Keys {
 		if !slices.Contains(keys, k) {
 			keys = append(keys, k)
@@ -125,7 +131,8 @@ func nearKeys(a *schemas.Action, lacking []schemas.Key) []schemas.Key {
 // missed says by how much a binding failed to drive an action; ok is false for
 // those that the path has, and for what is no candidate at all.
 func missed(a *schemas.Action, b schemas.Binding) (n nearMiss, ok bool) {
-	if b.Relation == schemas.RelationGranted || slices.ContainsFunc(a.Hops, func(h schemas.Hop) bool { return h.Proof == b.Proof && h.Key == b.Child }) {
+	inTrace := b.Parent.Kind == schemas.KindCall && b.Parent.Namespace == "trace" // says no more than that they belong together
+	if b.Relation == schemas.RelationGranted || inTrace || slices.ContainsFunc(a.Hops, func(h schemas.Hop) bool { return h.Proof == b.Proof && h.Key == b.Child }) {
 		return n, false
 	}
 	at := judgedAt(a, b.Child)
@@ -184,8 +191,9 @@ func mints(r schemas.Relation) bool {
 
 // wouldProve looks in the sources' plans for what mints or shows the keys.
 func (q *asker) wouldProve(keys []schemas.Key, seen map[string]clickhouse.SourceSeen) []wouldProve {
-	var all []wouldProve
+	var mints, all []wouldProve
 	for _, src := range q.sources.Sources() {
+		used := keyTexts(src)
 		eachFields(src, func(when sources.Condition, f *sources.Fields) {
 			for i := range f.Makes {
 				m := &f.Makes[i]
@@ -194,12 +202,33 @@ func (q *asker) wouldProve(keys []schemas.Key, seen map[string]clickhouse.Source
 				}) {
 					continue
 				}
-				all = append(all, wouldProve{Source: src.Name, Title: src.Title, Binds: keyText(&m.Child) + " ← " + keyText(&m.Parent),
-					Relation: m.Relation.String(), When: conditions(when, m.When), Seen: seenText(src.Name, seen)})
+				if m.Child.Kind == schemas.KindRequest && m.Parent.Kind != schemas.KindCall {
+					continue // says with what it was made, which is known
+				}
+				w := wouldProve{Source: src.Name, Title: src.Title, Binds: keyText(&m.Child) + " ← " + keyText(&m.Parent),
+					Relation: m.Relation.String(), When: conditions(when, m.When), Seen: seenText(src.Name, seen)}
+				if used[keyText(&m.Child)] {
+					all = append(all, w)
+				} else {
+					mints = append(mints, w)
+				}
 			}
 		})
 	}
-	return firstOfEach(all, seen)
+	// Records of the mint before records of a use that shows the owner: of the
+	// uses, at least this one did not.
+	return firstOfEach(append(mints, all...), seen)
+}
+
+// keyTexts are the keys with which a source says that things were done.
+func keyTexts(src *sources.Source) map[string]bool {
+	texts := map[string]bool{}
+	eachFields(src, func(_ sources.Condition, f *sources.Fields) {
+		for i := range f.Keys {
+			texts[keyText(&f.Keys[i].Key)] = true
+		}
+	})
+	return texts
 }
 
 // keysOf are the keys that records of a source can hold.
@@ -323,7 +352,7 @@ func missing(a *schemas.Action) string {
 	case schemas.ReasonConflict:
 		return "a record that says which of the contradicting ones is true"
 	case schemas.ReasonFailedLogin:
-		return "nothing: a failed login proves nobody"
+		return "nothing would help: a failed login proves nobody"
 	case schemas.ReasonCycle:
 		return "a key above the circle; the bindings below name each other"
 	case schemas.ReasonDepthLimit:

@@ -42,6 +42,10 @@ type environment struct {
 	terminal       bool // stdout is a terminal: colours, progress bars
 }
 
+// colour reports whether what is printed may be in colour: on a terminal, unless
+// NO_COLOR says otherwise (no-color.org).
+func (e *environment) colour() bool { return e.terminal && e.getenv("NO_COLOR") == "" }
+
 func commands() []command {
 	return []command{
 		runCommand, demoCommand, clickhouseCommand, stitchCommand, explainCommand,

@@ -39,6 +39,7 @@ const (
 	pageRows   = 600              // rows of a chain on one page
 	pageChains = 40               // chains of a list
 	pageLong   = 512              // longest text to search for
+	pageAtOnce = 4                // requests that ask the database side by side; others wait, so that the pipeline gets its turn
 )
 
 const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; " +
@@ -50,12 +51,14 @@ type page struct {
 	log       *slog.Logger
 	templates *template.Template
 	mux       *http.ServeMux
+	turns     chan struct{} // of requests that ask the database
 }
 
 // newPage serves the page and its API from a database. Those whom the server
 // lets in see everything that is in the tables.
 func newPage(store *clickhouse.Store, set *sources.Set, log *slog.Logger) http.Handler {
-	p := &page{asker: asker{store: store, sources: set}, log: log, templates: pageTemplates(), mux: http.NewServeMux()}
+	p := &page{asker: asker{store: store, sources: set}, log: log, templates: pageTemplates(), mux: http.NewServeMux(),
+		turns: make(chan struct{}, pageAtOnce)}
 	p.handle("GET /{$}", p.home)
 	p.handle("GET /search", p.search)
 	p.handle("GET /findings", p.allFindings)
@@ -121,6 +124,13 @@ func (p *page) handle(pattern string, answer func(ctx context.Context, w http.Re
 	p.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := clickhouse.Bounded(r.Context(), pageLimit)
 		defer cancel()
+		select {
+		case p.turns <- struct{}{}:
+			defer func() { <-p.turns }()
+		case <-ctx.Done():
+			p.fail(w, r, httpError{http.StatusServiceUnavailable, "too many are asking at once; try again"})
+			return
+		}
 		err := answer(ctx, w, r)
 		switch {
 		case err == nil:
@@ -144,7 +154,7 @@ func (p *page) fail(w http.ResponseWriter, r *http.Request, err error) {
 		p.json(w, e.status, map[string]string{"error": e.text})
 		return
 	}
-	_ = p.render(w, r, e.status, "error", "Not found", map[string]any{"Text": safe(e.text), "Status": e.status})
+	_ = p.render(w, r, e.status, "error", http.StatusText(e.status), map[string]any{"Text": safe(e.text), "Status": e.status})
 }
 
 func (p *page) json(w http.ResponseWriter, status int, v any) {
@@ -457,24 +467,11 @@ func (p *page) static(w http.ResponseWriter, r *http.Request) {
 // pageTemplates parses them; they are part of the program, so a fault in them
 // is one of the program's.
 func pageTemplates() *template.Template {
-	return template.Must(template.New("page").Funcs(template.FuncMap{"action": asAction, "key": asKey, "dict": dict}).ParseFS(pageFiles, "page/*.html"))
+	return template.Must(template.New("page").Funcs(template.FuncMap{"action": asAction, "key": asKey, "count": count}).ParseFS(pageFiles, "page/*.html"))
 }
 
 func asAction(v any) *actionView { a, _ := v.(*actionView); return a }
 func asKey(v any) *keyView       { k, _ := v.(*keyView); return k }
-
-// dict makes a map of names and values, for templates that want several.
-func dict(pairs ...any) (map[string]any, error) {
-	m := map[string]any{}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		name, ok := pairs[i].(string)
-		if !ok {
-			return nil, fmt.Errorf("dict: argument %d is no name", i)
-		}
-		m[name] = pairs[i+1]
-	}
-	return m, nil
-}
 
 // fileView is explain's HTML: one file that needs nothing else.
 type fileView struct {

@@ -57,7 +57,7 @@ func newBrowser(t *testing.T, store *clickhouse.Store) *browser {
 		chromedp.Flag("proxy-bypass-list", "<-loopback>"), // requests to this machine too
 		chromedp.Flag("no-zygote", true), chromedp.Flag("in-process-gpu", true), chromedp.Flag("use-gl", "angle"), chromedp.Flag("use-angle", "swiftshader"),
 		chromedp.Flag("enable-unsafe-swiftshader", true), chromedp.Flag("font-render-hinting", "none"), chromedp.WSURLReadTimeout(time.Minute),
-		chromedp.Env("LD_LIBRARY_PATH="+filepath.Join(filepath.Dir(path), "lib"), "HOME="+profile), chromedp.WindowSize(1440, 900))
+		chromedp.Env("LD_LIBRARY_PATH="+filepath.Join(filepath.Dir(path), "lib"), "HOME="+profile, "FONTCONFIG_FILE="+fonts(t, filepath.Dir(path))), chromedp.WindowSize(1440, 900))
 	allocator, stopAllocator := chromedp.NewExecAllocator(t.Context(), options...)
 	ctx, stop := chromedp.NewContext(allocator)
 	t.Cleanup(func() { stop(); stopAllocator() })
@@ -66,6 +66,20 @@ func newBrowser(t *testing.T, store *clickhouse.Store) *browser {
 	b.ctx = ctx
 	b.do(chromedp.EmulateViewport(1440, 900))
 	return b
+}
+
+// fonts names the browser's own fonts before those of the machine, so that the
+// pictures look alike everywhere.
+func fonts(t *testing.T, dir string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "fonts.conf")
+	prefer := func(family, font string) string {
+		return "<alias binding=\"strong\"><family>" + family + "</family><prefer><family>" + font + "</family></prefer></alias>"
+	}
+	write(t, name, "<?xml version=\"1.0\"?><!DOCTYPE fontconfig SYSTEM \"fonts.dtd\"><fontconfig><dir>"+filepath.Join(dir, "share", "fonts")+
+		"</dir><dir>/usr/share/fonts</dir><cachedir>"+filepath.Join(t.TempDir(), "cache")+"</cachedir>"+
+		prefer("system-ui", "Open Sans")+prefer("sans-serif", "Open Sans")+prefer("monospace", "DejaVu Sans Mono")+"</fontconfig>")
+	return name
 }
 
 func servePage(t *testing.T, store *clickhouse.Store) *httptest.Server {
@@ -262,7 +276,7 @@ func TestBrowserStory1(t *testing.T) {
 	}
 	b.find("s3:GetObject")
 	b.press(kb.Enter)
-	b.await(aside, "the record that proves each step")
+	b.await(aside, "what proves each step")
 	for _, want := range []string{"s3:GetObject", "proven", "Alice Moreau", "okta/1@6", "cloudtrail", "customers/4711.json"} {
 		if got := b.ask(aside); !strings.Contains(got, want) {
 			t.Errorf("the details lack %q: %s", want, got)
@@ -391,7 +405,7 @@ func TestBrowserFile(t *testing.T) {
 	b.tabs()
 	b.find("dynamodb:Query")
 	b.press(kb.Enter)
-	b.await(aside, "the record that proves each step")
+	b.await(aside, "what proves each step")
 	if got := b.ask(aside); !strings.Contains(got, "dynamodb:Query") || !strings.Contains(got, "Missing") {
 		t.Errorf("the details lack what they should say: %s", got)
 	}

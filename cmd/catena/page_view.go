@@ -47,7 +47,7 @@ type rowView struct {
 	Guides                  []string
 	Type                    string // key, action or more
 	Selected                bool
-	Kind, Label, Full       string // of a key
+	Kind, Label, Also, Full string // of a key
 	Relation, Strength      string
 	Root, Frontier          bool
 	Class, Action, Object   string // of an action
@@ -69,11 +69,15 @@ type markView struct {
 	X, W  string
 	Line  bool // a line for the life of a key, or of many; else a sign for the grade
 	Bar   bool // an action that took a while
+	Flag  bool
 	Grade string
 	Title string
 }
 
-type tickView struct{ X, Text string }
+type tickView struct {
+	X, Text string
+	End     bool // the text stands to its left
+}
 
 type flagView struct{ Name, Text string }
 
@@ -283,8 +287,11 @@ func (b *rowBuilder) rows(list []*node, guides []string) {
 func (b *rowBuilder) key(r *rowView, n *node) {
 	h := n.key.Hop
 	r.Type, r.ID, r.hop = "key", "k-"+pathHash(n), n.key
-	r.Kind, r.Label, r.Full = h.Key.Kind.String(), shorten(orElse(h.Name, h.Key.ID()), 90), safe(h.Key.ID())
 	r.Root = n.parent == nil || n.parent == b.t.top
+	r.Kind, r.Label, r.Also, r.Full = h.Key.Kind.String(), shorten(h.Key.ID(), 90), shorten(h.Name, 60), safe(h.Key.ID())
+	if h.Name != "" && (r.Root || h.Key.Kind == schemas.KindWorkload) {
+		r.Label, r.Also = shorten(h.Name, 90), shorten(h.Key.ID(), 90)
+	}
 	r.Frontier = n.key.frontier
 	if !r.Root {
 		r.Relation, r.Strength = h.Relation.String(), h.Strength.String()
@@ -325,7 +332,7 @@ func (b *rowBuilder) action(r *rowView, a *schemas.Action) {
 	r.Href = b.link.row(r.ID)
 	r.Mark = b.axis.mark(a.TimeNanos, max(a.EndedNanos, a.TimeNanos))
 	r.Mark.Bar, r.Mark.Grade = a.EndedNanos > a.TimeNanos, r.Grade
-	r.Mark.Title = clock(a.TimeNanos)
+	r.Mark.Title, r.Mark.Flag = clock(a.TimeNanos), a.Flags != 0
 	if r.Mark.Bar {
 		r.Mark.Title += ", " + spoken(time.Duration(a.EndedNanos-a.TimeNanos))
 	}
@@ -429,16 +436,19 @@ func (x *axis) mark(first, last int64) *markView {
 // ticks are the times written on the axis, as far apart as their texts are
 // wide, and the gaps in which nothing happened for long.
 func (x *axis) ticks() (ticks, gaps []tickView) {
-	const apart, wide = 0.17, 0.2
+	const apart, wide, rightmost = 0.24, 0.12, 0.6
 	last := -1.0
 	for i, p := range x.pos {
-		if p-last >= apart && p <= 0.88 || i == 0 {
-			ticks = append(ticks, tickView{percent(p), clock(x.at[i])[:8]})
+		if p-last >= apart && p <= rightmost || i == 0 {
+			ticks = append(ticks, tickView{X: percent(p), Text: clock(x.at[i])[:8]})
 			last = p
 		}
 		if i > 0 && p-x.pos[i-1] >= wide {
-			gaps = append(gaps, tickView{percent((p + x.pos[i-1]) / 2), spoken(time.Duration(x.at[i] - x.at[i-1]))})
+			gaps = append(gaps, tickView{X: percent((p + x.pos[i-1]) / 2), Text: coarse(time.Duration(x.at[i] - x.at[i-1]))})
 		}
+	}
+	if end := len(x.pos) - 1; end > 0 && x.pos[end]-last >= 0.38 {
+		ticks = append(ticks, tickView{X: percent(x.pos[end]), Text: clock(x.at[end])[:8], End: true})
 	}
 	return ticks, gaps
 }
@@ -448,6 +458,12 @@ func percent(share float64) string {
 		share = 0
 	}
 	return strconv.FormatFloat(100*min(max(share, 0), 1), 'f', 2, 64)
+}
+
+// coarse is a duration in its largest unit, for where there is little room.
+func coarse(d time.Duration) string {
+	words := strings.Fields(spoken(d))
+	return strings.Join(words[:2], " ")
 }
 
 func spokenSpan(d time.Duration) string {

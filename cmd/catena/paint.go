@@ -60,7 +60,7 @@ func (p *painter) tree(t *tree) {
 
 // summary is the heading of a chain.
 func (p *painter) summary(t *tree) string {
-	s := fmt.Sprintf("chain %s  %s  %d actions in %s, weakest %s", p.paint(bold, t.chain.String()), day(t.first), len(t.rows), t.span(), p.grade(t.worst))
+	s := fmt.Sprintf("chain %s  %s  %s in %s, weakest %s", p.paint(bold, t.chain.String()), day(t.first), count(len(t.rows), "action"), t.span(), p.grade(t.worst))
 	if t.mfa != schemas.MFAUnknown {
 		s += "  mfa " + t.mfa.String()
 		if t.method != "" {
@@ -167,7 +167,11 @@ func (p *painter) line(t *tree, a *schemas.Action) string {
 
 // action prints one action with the proof of each step.
 func (p *painter) action(a *schemas.Action) {
-	fmt.Fprintf(p.w, "%s %s  %s  %s %s  %s\n", day(a.TimeNanos), clock(a.TimeNanos), a.Class, p.paint(bold, safe(a.Event.Action)), shorten(a.Resource, 120), a.Outcome)
+	what := p.paint(bold, safe(a.Event.Action))
+	if a.Resource != "" {
+		what += "  " + shorten(a.Resource, 120)
+	}
+	fmt.Fprintf(p.w, "%s %s  %s  %s  %s\n", day(a.TimeNanos), clock(a.TimeNanos), a.Class, what, a.Outcome)
 	fmt.Fprintf(p.w, "%s: %s\n", p.grade(a.Grade), safe(reasonText(a)))
 	if a.Flags != 0 {
 		fmt.Fprintln(p.w, p.paint(red, "⚑ "+a.Flags.String()))
@@ -175,7 +179,7 @@ func (p *painter) action(a *schemas.Action) {
 	for i, h := range a.Hops {
 		indent := strings.Repeat("   ", i)
 		if i == 0 {
-			fmt.Fprintf(p.w, "%s %s %s\n", h.Key.Kind, p.paint(bold, safe(h.Key.ID())), safe(h.Name))
+			fmt.Fprintln(p.w, strings.TrimSpace(h.Key.Kind.String()+" "+p.paint(bold, safe(h.Key.ID()))+"  "+safe(h.Name)))
 			continue
 		}
 		fmt.Fprintf(p.w, "%s└─ %s %s  %s, %s", indent[3:], h.Key.Kind, p.paint(bold, safe(h.Key.ID())), h.Relation, h.Strength)
@@ -201,6 +205,14 @@ func (p *painter) candidateProof(c schemas.Candidate) string {
 		return "  proof " + shortID(c.Proof) + " " + safe(placeOf(found.At))
 	}
 	return ""
+}
+
+// count writes a number with its noun.
+func count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprint(n, " ", noun)
 }
 
 func orElse(s, other string) string {

@@ -22,7 +22,7 @@ func showSource(env *environment, set *sources.Set, name string, asYAML bool) er
 		_, err = env.stdout.Write(text)
 		return err
 	}
-	x := shower{w: env.stdout, colour: env.terminal}
+	x := shower{w: env.stdout, colour: env.colour()}
 	x.source(src)
 	return nil
 }

@@ -45,7 +45,7 @@ func tryFiles(ctx context.Context, env *environment, files []string, asJSON, eve
 		}
 		dead += r.Dead
 		if reports = append(reports, r); !asJSON {
-			r.print(&shower{w: env.stdout, colour: env.terminal})
+			r.print(&shower{w: env.stdout, colour: env.colour()})
 		}
 	}
 	if asJSON {

@@ -70,6 +70,10 @@ for part in swiftshader al2023; do
 	unpack "$work/package/bin/$part.tar.br" "$work/$part.tar"
 	tar -xf "$work/$part.tar" -C "$work/out" --no-same-owner
 done
+# Its fonts, so that a picture looks the same on every machine: fontconfig finds them by XDG_DATA_HOME=<folder>/share.
+unpack "$work/package/bin/fonts.tar.br" "$work/fonts.tar"
+mkdir "$work/out/share"
+tar -xf "$work/fonts.tar" -C "$work/out/share" --no-same-owner fonts
 chmod 755 "$work/out/chromium" "$work/out"
 
 # A second run that finishes later finds the folder there and leaves it.
