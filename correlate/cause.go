@@ -103,6 +103,10 @@ func (e *Engine) shareCause(a *schemas.Action, r *row, own cause) cause {
 		return own
 	}
 	e.tellCause(n, a.ID, own)
+	if own.grade == schemas.CauseAmbiguous && r.bits&rowDoubted == 0 {
+		r.bits |= rowDoubted
+		e.wake(n) // an owner before us may have known one for a while, and told the others: see outranked
+	}
 	if own.grade > schemas.CauseAmbiguous {
 		return own
 	}

@@ -154,6 +154,7 @@ func (e *Engine) Assign(topic string, index int32, ownerMillis int64) {
 }
 
 // Unassign drops the waiting rows of a partition: they are its next owner's.
+// What rows of other partitions may rest on is heard on.
 func (e *Engine) Unassign(topic string, index int32) {
 	p := partition{topic, index}
 	delete(e.water.parts, p)
@@ -165,6 +166,10 @@ func (e *Engine) Unassign(topic string, index int32) {
 		}
 	}
 	for _, i := range theirs {
+		if r := e.rows.at(i); e.cfg.Share && e.concernsOthers(r) {
+			r.bits |= rowShadow // rows of ours may rest on it, and on what is yet to be learned of it
+			continue
+		}
 		e.leave(i)
 	}
 }

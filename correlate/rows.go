@@ -38,6 +38,7 @@ const (
 	rowShadow                // another engine's: heard, never written
 	rowTold                  // shared with the other engines
 	rowResolved              // has been attributed before
+	rowDoubted               // its cause has been ambiguous, and the other records of its request have heard so
 	rowWorkloadToken         // rests on a workload's token: where it was first used from counts
 )
 

@@ -475,17 +475,66 @@ func (w *walker) weak(n nodeID, at int64) path {
 		fit = slices.CompactFunc(fit, func(a, b *edge) bool { return a.parent == b.parent })
 		fit = w.innermost(fit)
 	}
+	var p path
 	switch len(fit) {
 	case 0:
 		return path{start: n}
 	case 1:
-		return w.under(w.climb(fit[0].parent, when), fit[0], n, at)
+		p = w.under(w.climb(fit[0].parent, when), fit[0], n, at)
+		if w.surely(n, fit[0], when) {
+			return p
+		}
+		return w.doubtful(n, at, []path{p}, p)
 	}
 	paths := make([]path, 0, len(fit))
+	sure := false
 	for _, e := range fit {
 		paths = append(paths, w.under(w.climb(e.parent, when), e, n, at))
+		sure = sure || w.surely(n, e, when)
 	}
-	return w.choose(n, at, paths, schemas.ReasonSeveralCandidates)
+	if p = w.choose(n, at, paths, schemas.ReasonSeveralCandidates); sure {
+		return p
+	}
+	return w.doubtful(n, at, paths, p)
+}
+
+// surely reports whether a weak binding of a root held when its key was used,
+// as opposed to one that may have. A call on a workload has to have been active
+// at the recorded time, the resolution of the record allowed: if clocks have to
+// differ for it, the workload may as well have acted by itself. The run behind a
+// subject has to have been under way even if they differ, since the subject is
+// an answer without it.
+func (w *walker) surely(n nodeID, e *edge, when int64) bool {
+	kind, until := w.s.at(n).kind, w.s.ext(e).until
+	switch {
+	case !kind.Root():
+		return true
+	case kind == schemas.KindWorkload:
+		return (e.from == 0 || when+w.act.ResolutionNanos >= e.from) && (until == 0 || when < until)
+	}
+	ended := w.s.extra(e.parent).ended
+	return (e.from == 0 || when-w.slack >= e.from) && (until == 0 || when+w.slack < until) && (ended == 0 || when+w.slack <= ended)
+}
+
+// doubtful is what is left of p, the choice among paths up from a root, when
+// nobody may have been behind the root at all. A subject is where it stops, with
+// what may be above it as candidates; a workload is one candidate among them.
+func (w *walker) doubtful(n nodeID, at int64, paths []path, p path) path {
+	if p.ambiguous || w.s.at(n).kind.Principal() && p.first == nil {
+		return p
+	}
+	causes := append(w.causesOf(paths), cause{})
+	if !slices.ContainsFunc(paths, func(p path) bool { return p.rooted }) {
+		return path{start: n, causes: causes}
+	}
+	d := w.stopped(n, at, schemas.ReasonComplete)
+	d.fork, d.causes, d.candidates = n, causes, w.candidatesOf(paths)
+	if w.s.at(n).kind.Principal() {
+		return d
+	}
+	d.rooted, d.ambiguous, d.reason = false, true, schemas.ReasonSeveralCandidates
+	d.candidates = append(d.candidates, schemas.Candidate{Parent: w.s.key(n), Root: w.s.key(n)})
+	return d
 }
 
 // overBefore reports whether a session had ended before a time.

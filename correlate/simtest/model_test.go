@@ -57,7 +57,7 @@ func (m *model) take(ev *schemas.Event) {
 	}
 	for _, k := range ev.Keys {
 		// Its own call, the address of a token's first use, the call that was decided upon.
-		if k.Kind == schemas.KindCall || k.Kind == schemas.KindToken && isAddress(ev.SourceIP) {
+		if k.Kind == schemas.KindCall || k.Kind == schemas.KindToken && isAddress(ev.SourceIP) || k.Kind == schemas.KindRequest && ev.Class == schemas.ClassDecision {
 			m.tell(k)
 		}
 	}

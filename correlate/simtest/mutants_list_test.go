@@ -59,6 +59,7 @@ var mutants = []mutant{
 	{"first use is the last heard of", "state.go", "if nanos > old.nanos || nanos == old.nanos && compareIDs(event, old.event) >= 0 {", "if nanos < old.nanos {"},
 	{"an end is the latest told", "merge.go", "if *at != 0 && *at <= nanos {", "if *at != 0 && *at >= nanos {"},
 	{"others are not told of tool calls", "engine.go", "case schemas.ClassToolCall, schemas.ClassDecision:", "case schemas.ClassDecision:"},
+	{"what others rest on leaves with its partition", "engine.go", "e.cfg.Share && e.concernsOthers(r)", "false && e.concernsOthers(r)"},
 	{"others are not told of decisions", "engine.go", "case schemas.ClassToolCall, schemas.ClassDecision:", "case schemas.ClassToolCall:"},
 
 	// The walk.
@@ -70,7 +71,10 @@ var mutants = []mutant{
 	{"the chain starts at the lowest key", "walk.go", "if p.chainKey == 0 && !w.s.at(child).kind.Principal() {", "if !w.s.at(child).kind.Principal() {"},
 	{"a revocation is ignored", "state.go", "earliest(&s.grow(n).revoked, b.FromNanos)", "false"},
 	{"the first candidate is taken", "walk.go", "p.rooted, p.ambiguous = false, true", "return paths[0]"},
-	{"the first weak one is taken", "walk.go", "\tcase 1:\n\t\treturn w.under(w.climb(fit[0].parent, when), fit[0], n, at)\n\t}", "\tdefault:\n\t\treturn w.under(w.climb(fit[0].parent, when), fit[0], n, at)\n\t}"},
+	{"the first weak one is taken", "walk.go", "\tcase 0:\n\t\treturn path{start: n}\n\tcase 1:\n", "\tcase 0:\n\t\treturn path{start: n}\n\tdefault:\n"},
+	{"clocks that differ make a call active", "walk.go", "return (e.from == 0 || when+w.act.ResolutionNanos >= e.from) && (until == 0 || when < until)", "return true"},
+	{"a run at its edge is sure", "walk.go", "return (e.from == 0 || when-w.slack >= e.from) && (until == 0 || when+w.slack < until) && (ended == 0 || when+w.slack <= ended)", "return ended == 0 || when+w.slack <= ended"},
+	{"a run at its end is sure", "walk.go", "when+w.slack <= ended)", "when <= ended)"},
 	{"the outer call counts too", "walk.go", "\t\tfit = w.innermost(fit)\n", ""},
 	{"above a mint all is judged at the action", "walk.go", "\t\tup = e.from\n", "\t\tup = w.act.TimeNanos\n"},
 	{"a workload is judged at the mint", "walk.go", "\t\treturn w.act.TimeNanos\n", "\t\treturn at\n"},

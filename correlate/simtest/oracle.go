@@ -392,9 +392,10 @@ func (q *asker) agree(answers []answer) bool {
 // workload, the run behind a subject.
 func (q *asker) behind(k schemas.Key, at, when int64, seen []schemas.Key) (answer, bool) {
 	var answers []answer
-	lossy := false
+	lossy, sure := false, false
 	if k.Kind == schemas.KindWorkload {
 		for _, c := range q.innermost(q.active(k, when)) {
+			sure = sure || c.from <= when+q.rec.ResolutionNanos && when < c.until
 			l := &link{Binding: schemas.Binding{Child: k, Parent: c.span, Relation: schemas.RelationInvoked}, recs: []*rec{c.rec}}
 			a := q.climb(c.span, when, seen).below(l.Binding, l, at)
 			answers = append(answers, a)
@@ -405,9 +406,11 @@ func (q *asker) behind(k schemas.Key, at, when int64, seen []schemas.Key) (answe
 	} else {
 		for _, l := range q.runs[k] {
 			lossy = lossy || l.lost(q.world) || q.endLost[l.Parent]
-			if end, ok := q.ended[l.Parent]; l.FromNanos > when+q.slack || ok && when > end+q.slack {
+			end, ok := q.ended[l.Parent]
+			if l.FromNanos > when+q.slack || ok && when > end+q.slack {
 				continue
 			}
+			sure = sure || l.FromNanos <= when-q.slack && (!ok || when+q.slack <= end)
 			answers = append(answers, q.climb(l.Parent, when, seen).below(l.Binding, l, at))
 		}
 	}
@@ -422,6 +425,18 @@ func (q *asker) behind(k schemas.Key, at, when int64, seen []schemas.Key) (answe
 		a.fork, a.causes = k, []why{q.why(&answers[0])}
 	default:
 		a = q.compete(k, at, answers, schemas.ReasonSeveralCandidates)
+	}
+	if len(answers) > 0 && !sure && !a.ambiguous { // or nobody was behind it at all
+		a = stop(k, at, schemas.ReasonComplete)
+		a.fork, a.causes = k, []why{{}}
+		anybody := false
+		for i := range answers {
+			a.causes = append(a.causes, q.why(&answers[i]))
+			anybody = anybody || answers[i].rooted
+		}
+		if anybody && !k.Kind.Principal() {
+			a.rooted, a.ambiguous, a.reason = false, true, schemas.ReasonSeveralCandidates
+		}
 	}
 	a.lossy = lossy || slices.ContainsFunc(answers, func(a answer) bool { return a.lossy })
 	return a, true
