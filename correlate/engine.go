@@ -129,8 +129,12 @@ type Engine struct {
 	lateSince int64 // earliest event time of late records whose keys are to be asked for; zero if there are none
 }
 
-// Grades counts rows by grade.
-type Grades [schemas.GradeProven + 1]int64
+// Grades counts, by grade, the rows that came to have it and those that were
+// improved away from it. Both only grow, so that they can be added up over
+// processes and restarts: the difference is how many rows have the grade.
+type Grades struct {
+	Entered, Left [schemas.GradeProven + 1]int64
+}
 
 // New makes an engine with nothing in its state.
 func New(cfg Config) *Engine {
@@ -190,10 +194,8 @@ func (e *Engine) Stats() Stats {
 	return s
 }
 
-// EachGrades calls f, by source and in no order, with the rows that were
-// written first since the engine was made, by the grade that they have now. A
-// row from before that is improved is taken from the grade it had, so that
-// numbers may be negative.
+// EachGrades calls f, by source and in no order, with what happened to the
+// grades of rows since the engine was made.
 func (e *Engine) EachGrades(f func(source string, g Grades)) {
 	for source, g := range e.grades {
 		f(source, *g)
@@ -645,10 +647,10 @@ func (e *Engine) settle(out *Output) {
 		grades := e.gradesOf(r.act.Source)
 		if r.revision++; r.revision > 1 {
 			e.stats.Improved++
-			grades[r.written]--
+			grades.Left[r.written]++
 		}
 		r.written = r.act.Grade
-		grades[r.written]++
+		grades.Entered[r.written]++
 		r.act.Version = schemas.MakeVersion(e.water.owner(e.state.parts.all[r.part]), r.revision)
 		out.Actions = append(out.Actions, r.act)
 		if e.cfg.Share && r.bits&rowTold == 0 && e.concernsOthers(r) {

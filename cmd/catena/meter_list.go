@@ -158,15 +158,8 @@ func (m *meter) describeCorrelate() {
 	count := func(name, help string, value func(correlate.Stats) int64) {
 		of(isCounter, name, help, func(st correlate.Stats) float64 { return float64(value(st)) })
 	}
-	s.read(isGauge, "graded_rows", "rows that this process wrote first, by their present grade: a row that was improved has moved, and one of an earlier process can make it negative. Its changes are the coverage", func(e emit) {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for source, grades := range m.grades {
-			for g, n := range grades {
-				e(float64(n), source, schemas.Grade(g).String())
-			}
-		}
-	}, "source", "grade")
+	m.perGrade("grade_entered_total", "rows that were written first with a grade, or improved to it", func(g correlate.Grades) [schemas.GradeProven + 1]int64 { return g.Entered })
+	m.perGrade("grade_left_total", "rows that had a grade and were improved to another, or written anew with the same", func(g correlate.Grades) [schemas.GradeProven + 1]int64 { return g.Left })
 	count("bind_only_events_total", "events that are no row and only make bindings", func(st correlate.Stats) int64 { return st.BindOnly })
 	count("duplicate_events_total", "events that were read again while their row was waiting", func(st correlate.Stats) int64 { return st.Duplicates })
 	count("late_events_total", "events behind the watermark and the allowed lateness", func(st correlate.Stats) int64 { return st.Late })
@@ -191,6 +184,20 @@ func (m *meter) describeCorrelate() {
 	m.lookedUp = s.counter("looked_up_keys_total", "keys asked for in the tables")
 	m.lookupFaults = s.counter("lookup_failures_total", "look-ups that failed and are tried again")
 	m.lookupSeconds = s.histogram("lookup_seconds", "time of one look-up of many keys", insertBuckets)
+}
+
+// perGrade makes a counter of rows by source and grade. Rows that have a grade
+// are those that entered less those that left, also over restarts.
+func (m *meter) perGrade(name, help string, of func(correlate.Grades) [schemas.GradeProven + 1]int64) {
+	m.set.read(isCounter, name, help, func(e emit) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for source, grades := range m.grades {
+			for g, n := range of(grades) {
+				e(float64(n), source, schemas.Grade(g).String())
+			}
+		}
+	}, "source", "grade")
 }
 
 // watermark gives the watermark, or how far it is behind a time.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -15,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 )
 
 const referenceFile = "../../docs/reference.md"
@@ -30,7 +33,7 @@ func TestReference(t *testing.T) {
 	}
 	parts := map[string]string{
 		"commands": referenceCommands(t), "exit codes": referenceExitCodes(t), "settings": referenceSettings(),
-		"metrics": referenceMetrics(), "words": referenceWords(t),
+		"metrics": referenceMetrics(), "words": referenceWords(t), "alerts": referenceAlerts(t), "recording rules": referenceRecordings(t),
 	}
 	doc := string(text)
 	for _, name := range slices.Sorted(maps.Keys(parts)) {
@@ -119,6 +122,106 @@ func referenceMetrics() string {
 // allMetrics are those of every command.
 func allMetrics() []metric {
 	return append(append(processMetrics().all, newMeter(&pipeline{}).set.all...), newCanaryMeter(0).set.all...)
+}
+
+// ruleFile is a file of Prometheus rules.
+type ruleFile struct {
+	Groups []struct {
+		Name  string
+		Rules []rule
+	}
+}
+
+type rule struct {
+	Alert, Record, Expr, For string
+	Labels, Annotations      map[string]string
+}
+
+func rules(t *testing.T, name string) (all []rule) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("../../deploy/prometheus", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f ruleFile
+	if err := yaml.Unmarshal(text, &f); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	for _, g := range f.Groups {
+		all = append(all, g.Rules...)
+	}
+	if len(all) < 5 {
+		t.Fatalf("%s has %d rules: the test does not see them", name, len(all))
+	}
+	return all
+}
+
+func referenceAlerts(t *testing.T) string {
+	var b strings.Builder
+	b.WriteString("\n| alert | severity | for | what |\n|---|---|---|---|\n")
+	for _, r := range rules(t, "alerts.yaml") {
+		path := strings.TrimPrefix(r.Annotations["runbook"], "docs/")
+		fmt.Fprintf(&b, "| [%s](%s) | %s | %s | %s |\n", r.Alert, path, r.Labels["severity"], cmp.Or(r.For, "at once"), cell(withoutTemplates(r.Annotations["summary"])))
+	}
+	return b.String() + "\n"
+}
+
+// withoutTemplates shows what stands for a value by its name.
+func withoutTemplates(s string) string {
+	return regexp.MustCompile(`\{\{ *\$(?:labels\.)?(\w+)[^}]*\}\}`).ReplaceAllString(s, "<$1>")
+}
+
+func referenceRecordings(t *testing.T) string {
+	var b strings.Builder
+	b.WriteString("\n| recorded | of |\n|---|---|\n")
+	for _, r := range rules(t, "recording.yaml") {
+		fmt.Fprintf(&b, "| `%s` | `%s` |\n", r.Record, cell(strings.Join(strings.Fields(r.Expr), " ")))
+	}
+	return b.String() + "\n"
+}
+
+// TestRules: alerts and recordings speak only of metrics and labels that there
+// are, and every alert says how bad it is, what it means and what to do. What
+// the expressions mean is for Prometheus' own parser: make check-deploy.
+func TestRules(t *testing.T) {
+	known := map[string]string{"up": ""}
+	for _, m := range allMetrics() {
+		known[m.name] = ""
+		if m.kind == "histogram" {
+			known[m.name+"_bucket"], known[m.name+"_count"], known[m.name+"_sum"] = "", "", ""
+		}
+	}
+	name := regexp.MustCompile(`[a-z_:0-9]*catena_[a-z_:0-9]+`)
+	recorded := rules(t, "recording.yaml")
+	for _, r := range recorded {
+		known[r.Record] = ""
+	}
+	used := map[string]bool{}
+	alerts := rules(t, "alerts.yaml")
+	for _, r := range append(slices.Clone(recorded), alerts...) {
+		for _, n := range name.FindAllString(r.Expr, -1) {
+			used[n] = true
+			if _, ok := known[n]; !ok {
+				t.Errorf("%s%s asks for %s, which is neither a metric of docs/reference.md nor recorded", r.Alert, r.Record, n)
+			}
+		}
+	}
+	seen := map[string]bool{}
+	for _, r := range alerts {
+		if seen[r.Alert] || !strings.HasPrefix(r.Alert, "Catena") {
+			t.Errorf("alert %q stands twice or does not begin with Catena", r.Alert)
+		}
+		seen[r.Alert] = true
+		if s := r.Labels["severity"]; s != "page" && s != "ticket" {
+			t.Errorf("%s: severity %q is neither page nor ticket", r.Alert, s)
+		}
+		if r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
+			t.Errorf("%s lacks a summary or a description", r.Alert)
+		}
+		if want := "docs/operations.md#" + strings.ToLower(r.Alert); r.Annotations["runbook"] != want {
+			t.Errorf("%s: runbook %q, want %q", r.Alert, r.Annotations["runbook"], want)
+		}
+	}
 }
 
 // flagLine is a line of a command's help: the flag, its default, what it is for.

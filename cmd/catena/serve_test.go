@@ -360,9 +360,10 @@ func TestMetrics(t *testing.T) {
 			t.Fatalf("%v %v", rows, err)
 		}
 		for _, row := range rows {
-			got, _ := sum(m["catena_graded_rows"], map[string]string{name: row[0]})
-			if number(row[1]) != got {
-				t.Errorf("catena_graded_rows{%s=%q} is %v, the table has %s rows", name, row[0], got, row[1])
+			entered, _ := sum(m["catena_grade_entered_total"], map[string]string{name: row[0]})
+			left, _ := sum(m["catena_grade_left_total"], map[string]string{name: row[0]})
+			if number(row[1]) != entered-left {
+				t.Errorf("catena_grade_…_total{%s=%q}: %v entered and %v left, the table has %s rows", name, row[0], entered, left, row[1])
 			}
 		}
 	}
