@@ -37,6 +37,10 @@ type Config struct {
 	// Share says that other engines have the other partitions, and that the
 	// caller hands them Output.Bindings and Output.Shared.
 	Share bool
+	// Reread says that every event may be in the tables already, whatever its
+	// time: each is looked up like one that comes too late, see Engine.Unknown,
+	// and none is flagged for it. With Lookup.
+	Reread bool
 }
 
 // Forever waits for everything: for files, where nothing is too late.
@@ -246,7 +250,8 @@ func (e *Engine) take(out *Output, borrowed *schemas.Event) {
 		return
 	}
 	flags := e.observe(borrowed)
-	if flags&schemas.FlagLate != 0 && e.state.lost != nil {
+	late := (flags&schemas.FlagLate != 0 || e.cfg.Reread) && e.state.lost != nil
+	if late {
 		e.reachBack(borrowed)
 	}
 	e.learnFrom(out, borrowed)
@@ -259,7 +264,7 @@ func (e *Engine) take(out *Output, borrowed *schemas.Event) {
 	act.Flags |= flags
 	act.RecordAuthMethod, act.RecordMFA = act.AuthMethod, act.MFA
 	i := e.admit(act, 0)
-	if flags&schemas.FlagLate != 0 && e.state.lost != nil { // it has to wait for what is being looked up for it
+	if late { // it has to wait for what is being looked up for it
 		e.rows.postpone(i, e.water.newest())
 	}
 }
@@ -401,7 +406,7 @@ func (e *Engine) observe(ev *schemas.Event) (flags schemas.Flags) {
 		e.stats.Future++
 		return schemas.FlagFutureTime
 	}
-	if e.late(over) {
+	if !e.cfg.Reread && e.late(over) {
 		flags = schemas.FlagLate
 		e.stats.Late++
 	}

@@ -10,9 +10,9 @@ import (
 // the tables have to tell of their time, which memory has let go of.
 
 // late reports whether what was over at a time comes too late to find its
-// state in memory.
+// state in memory. Of those that are read once more nothing is there.
 func (e *Engine) late(overNanos int64) bool {
-	return e.water.current != math.MinInt64 && overNanos < satSub(e.water.current, int64(e.cfg.AllowedLateness))
+	return e.cfg.Reread || e.water.current != math.MinInt64 && overNanos < satSub(e.water.current, int64(e.cfg.AllowedLateness))
 }
 
 // Older says of keys that the tables know more of them than was given to

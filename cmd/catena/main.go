@@ -49,7 +49,7 @@ func (e *environment) colour() bool { return e.terminal && e.getenv("NO_COLOR") 
 func commands() []command {
 	return []command{
 		runCommand, demoCommand, clickhouseCommand, stitchCommand, explainCommand,
-		replayCommand, sourcesCommand, migrateCommand, verifyCommand, deadlettersCommand, doctorCommand,
+		replayCommand, sourcesCommand, migrateCommand, verifyCommand, deadlettersCommand, backfillCommand, doctorCommand,
 		canaryCommand,
 	}
 }

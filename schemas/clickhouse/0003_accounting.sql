@@ -65,3 +65,17 @@ CREATE TABLE IF NOT EXISTS progress
 )
 ENGINE = ReplacingMergeTree(updated_at)
 ORDER BY (topic, partition);
+
+-- How far each backfill has come, so that one that was stopped goes on.
+CREATE TABLE IF NOT EXISTS backfills
+(
+    name       String,
+    topic      LowCardinality(String),
+    partition  Int32,
+    from       Int64,
+    to         Int64,
+    next       Int64,                            -- offset to read next
+    updated_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
+)
+ENGINE = ReplacingMergeTree(updated_at)
+ORDER BY (name, topic, partition);

@@ -215,6 +215,22 @@ ORDER BY (topic, partition);
 CREATE TABLE IF NOT EXISTS progress ON CLUSTER 'main' AS progress_local
 ENGINE = Distributed('main', currentDatabase(), progress_local, cityHash64(topic, partition));
 
+CREATE TABLE IF NOT EXISTS backfills_local ON CLUSTER 'main'
+(
+    name       String,
+    topic      LowCardinality(String),
+    partition  Int32,
+    from       Int64,
+    to         Int64,
+    next       Int64,                            -- offset to read next
+    updated_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
+)
+ENGINE = ReplicatedReplacingMergeTree(updated_at)
+ORDER BY (name, topic, partition);
+
+CREATE TABLE IF NOT EXISTS backfills ON CLUSTER 'main' AS backfills_local
+ENGINE = Distributed('main', currentDatabase(), backfills_local, cityHash64(name, topic, partition));
+
 CREATE TABLE IF NOT EXISTS chain_spans_local ON CLUSTER 'main'
 (
     chain_id   UUID,
