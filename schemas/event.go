@@ -130,6 +130,9 @@ type Progress struct {
 	Partition      int32
 	Offset         int64 // the next one to read: everything below is in the tables
 	WatermarkNanos int64
+	// OwnerMillis is when the writer was assigned the partition, in Unix
+	// milliseconds. Of several owners' words the latest owner's counts.
+	OwnerMillis int64
 }
 
 // Skip says why a place gave neither an action nor a dead letter: the item of a

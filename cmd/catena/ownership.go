@@ -377,7 +377,7 @@ func (p *pipeline) assigned(_ context.Context, parts []ingest.Partition, ownerMi
 	defer p.mu.Unlock()
 	for _, part := range parts {
 		p.engine.Assign(part.Topic, part.Partition, ownerMillis)
-		p.heard[part] = time.Now()
+		p.heard[part], p.owners[part] = time.Now(), ownerMillis
 	}
 	p.back.begin(parts)
 	go p.checkCompany()
@@ -399,6 +399,7 @@ func (p *pipeline) lost(parts []ingest.Partition) {
 	for _, part := range parts {
 		p.engine.Unassign(part.Topic, part.Partition)
 		delete(p.heard, part)
+		delete(p.owners, part)
 	}
 	p.meter.lost(parts)
 }

@@ -43,6 +43,7 @@ type pipeline struct {
 	// consumer's callbacks, which may come in between.
 	mu     sync.Mutex
 	heard  map[ingest.Partition]time.Time // when a partition last spoke
+	owners map[ingest.Partition]int64     // since when it is ours, Unix milliseconds
 	paused bool
 	fault  error // of a callback, which can return none
 
@@ -53,7 +54,7 @@ type pipeline struct {
 
 // newPipeline connects everything. Nothing is consumed before [pipeline.run].
 func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline, error) {
-	p := &pipeline{cfg: cfg, log: log, heard: map[ingest.Partition]time.Time{}, began: time.Now()}
+	p := &pipeline{cfg: cfg, log: log, heard: map[ingest.Partition]time.Time{}, owners: map[ingest.Partition]int64{}, began: time.Now()}
 	p.meter = newMeter(p)
 	var err error
 	if p.registry, err = cfg.openRegistry(ctx, log); err != nil {
@@ -175,7 +176,7 @@ func (p *pipeline) account(records []schemas.Record, batch *sinks.Batch) {
 	for part, offset := range p.ledger.account(records, batch) {
 		p.heard[part] = now
 		batch.Progress = append(batch.Progress, schemas.Progress{Topic: part.Topic, Partition: part.Partition,
-			Offset: offset, WatermarkNanos: p.engine.Watermark()})
+			Offset: offset, WatermarkNanos: p.engine.Watermark(), OwnerMillis: p.owners[part]})
 	}
 	for part, at := range p.heard {
 		if now.Sub(at) > p.cfg.IdleAfter {

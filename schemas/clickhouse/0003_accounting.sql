@@ -59,11 +59,12 @@ CREATE TABLE IF NOT EXISTS progress
     partition  Int32,
     offset     Int64,                            -- the next one to read: everything below is in the tables
     watermark  DateTime64(9, 'UTC'),             -- no earlier event time is still expected
-    -- The database's clock ranks the writes of all instances. A late write of a former owner lowers
-    -- the row for a moment; what it says stays true, and the owner's next write raises it again.
+    -- When the writer was assigned the partition, in Unix milliseconds: a late write of a former owner
+    -- does not count. Of one owner the last write counts.
+    owner      UInt64,
     updated_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
 )
-ENGINE = ReplacingMergeTree(updated_at)
+ENGINE = ReplacingMergeTree(owner)
 ORDER BY (topic, partition);
 
 -- How far each backfill has come, so that one that was stopped goes on.

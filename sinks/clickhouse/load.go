@@ -217,7 +217,7 @@ func (s *Store) LoadProgress(ctx context.Context) ([]schemas.Progress, error) {
 		p   schemas.Progress
 		all []schemas.Progress
 	)
-	fields := []field{{"topic", &p.Topic}, {"partition", &p.Partition}, {"offset", &p.Offset}, {nanosOf("watermark"), &p.WatermarkNanos}}
+	fields := []field{{"topic", &p.Topic}, {"partition", &p.Partition}, {"offset", &p.Offset}, {nanosOf("watermark"), &p.WatermarkNanos}, {"toInt64(owner)", &p.OwnerMillis}}
 	err := load(ctx, s, fields, "FROM progress FINAL ORDER BY topic, partition", func() error {
 		all = append(all, p)
 		return nil

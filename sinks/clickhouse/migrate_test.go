@@ -165,7 +165,7 @@ func TestEveryStatementCanRunTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again := regexp.MustCompile(`^(CREATE TABLE IF NOT EXISTS|CREATE OR REPLACE VIEW|ALTER TABLE \w+ (ADD|DROP|MODIFY) (COLUMN|INDEX) IF (NOT )?EXISTS|DROP (TABLE|VIEW) IF EXISTS)\b`)
+	again := regexp.MustCompile(`^(CREATE (TABLE|MATERIALIZED VIEW) IF NOT EXISTS|CREATE OR REPLACE VIEW|ALTER TABLE \w+ (ADD|DROP|MODIFY) (COLUMN|INDEX) IF (NOT )?EXISTS|DROP (TABLE|VIEW) IF EXISTS)\b`)
 	for _, st := range steps {
 		for _, sql := range st.statements {
 			for strings.HasPrefix(sql, "--") || strings.HasPrefix(sql, "\n") {

@@ -337,6 +337,11 @@ func checkProgressIsTheLastWritten(t *testing.T) {
 	write(t, s, &sinks.Batch{Progress: want})
 	want[1].Offset, want[1].WatermarkNanos = 77, 123_456_789_012_345_678
 	write(t, s, &sinks.Batch{Progress: want[1:]})
+	want[1].Offset, want[1].OwnerMillis = 78, 2000 // its next owner
+	write(t, s, &sinks.Batch{Progress: want[1:]})
+	stale := want[1]
+	stale.Offset, stale.OwnerMillis = 79, 1000 // does not know that it is over
+	write(t, s, &sinks.Batch{Progress: []schemas.Progress{stale}})
 	got, err := s.LoadProgress(t.Context())
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)

@@ -216,6 +216,7 @@ func progressCells() []cells[schemas.Progress] {
 		int32s("partition", func(p *row) int32 { return p.Partition }),
 		int64s("offset", func(p *row) int64 { return p.Offset }),
 		nanos("watermark", func(p *row) int64 { return p.WatermarkNanos }),
+		uint64s("owner", func(p *row) uint64 { return uint64(max(0, p.OwnerMillis)) }),
 	}
 }
 

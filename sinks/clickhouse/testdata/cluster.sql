@@ -207,9 +207,10 @@ CREATE TABLE IF NOT EXISTS progress_local ON CLUSTER 'main'
     partition  Int32,
     offset     Int64,                            -- the next one to read: everything below is in the tables
     watermark  DateTime64(9, 'UTC'),             -- no earlier event time is still expected
+    owner      UInt64,
     updated_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
 )
-ENGINE = ReplicatedReplacingMergeTree(updated_at)
+ENGINE = ReplicatedReplacingMergeTree(owner)
 ORDER BY (topic, partition);
 
 CREATE TABLE IF NOT EXISTS progress ON CLUSTER 'main' AS progress_local
