@@ -38,7 +38,7 @@ need_go = $(call need,go,install Go 1.26 or newer (go.dev/dl))
 every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 1 } \
 	END { if (bad) print "make $@: a test that had to run did not" > "/dev/stderr"; exit bad }'
 
-.PHONY: help build demo demo-live test test-kafka test-page chromium test-crash check sim mutants bench fuzz fuzz-sources dashboards kafka clean \
+.PHONY: help build check-deploy manifests demo demo-live test test-kafka test-page chromium test-crash check sim mutants bench fuzz fuzz-sources dashboards kafka clean \
 	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache
 
 help: ## print this list
@@ -75,6 +75,14 @@ test-page: libchdb chromium ## drive the page with the keyboard in a headless Ch
 	@$(need_go)
 	@CATENA_TEST_CHROMIUM="$$(bash deploy/dev/chromium.sh)" CATENA_REQUIRE_LIBCHDB=1 \
 		go test ./cmd/catena -run '^TestBrowser' -count=1 -v -timeout 10m $(if $(PAGE_UPDATE),-args -update) | $(every_test)
+
+check-deploy: ## hold the files of deploy against the loaders and linters of Compose, BuildKit, Helm, Kubernetes, Prometheus and Grafana
+	@$(need_go)
+	cd deploy/check && go mod tidy -diff && go vet . && go test -count=1 .
+
+manifests: ## render deploy/k8s from the chart in deploy/helm
+	@$(need_go)
+	cd deploy/check && go test -count=1 . -run '^TestManifests$$' -update
 
 check: fmt-check tidy-check vet imports lint race ## everything that must hold before a commit, next to the tests
 

@@ -9,6 +9,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -92,6 +94,7 @@ const doctorTimeout = time.Minute
 func runDoctor(ctx context.Context, env *environment, c *command, args []string) error {
 	var fs flag.FlagSet
 	format := fs.String("format", "text", "text or json")
+	ready := fs.Bool("ready", false, "only ask the daemon at CATENA_LISTEN whether it is ready, for health checks of containers without a shell")
 	rest, err := c.parse(env, &fs, args)
 	if err != nil {
 		return err
@@ -101,6 +104,9 @@ func runDoctor(ctx context.Context, env *environment, c *command, args []string)
 	}
 	if *format != "text" && *format != "json" {
 		return usagef("--format %q: want text or json", *format)
+	}
+	if *ready {
+		return askReady(ctx, env)
 	}
 	d := &doctor{State: stateOK, Findings: []diagnosis{}}
 	if *format == "text" {
@@ -113,6 +119,40 @@ func runDoctor(ctx context.Context, env *environment, c *command, args []string)
 		}
 	}
 	if d.State == stateFail {
+		return exitError(exitFailure)
+	}
+	return nil
+}
+
+// askReady asks the daemon of this container. An address that listens on all
+// interfaces answers on loopback as well.
+func askReady(ctx context.Context, env *environment) error {
+	cfg, err := loadConfig(env)
+	if err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(cfg.Listen)
+	if err != nil {
+		return usagef("CATENA_LISTEN=%q: nothing listens that could be asked", cfg.Listen)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(env.stdout, io.LimitReader(resp.Body, 64<<10)); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
 		return exitError(exitFailure)
 	}
 	return nil

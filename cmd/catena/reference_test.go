@@ -160,7 +160,7 @@ func referenceAlerts(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString("\n| alert | severity | for | what |\n|---|---|---|---|\n")
 	for _, r := range rules(t, "alerts.yaml") {
-		path := strings.TrimPrefix(r.Annotations["runbook_url"], "docs/")
+		path := strings.TrimPrefix(r.Annotations["runbook"], "docs/")
 		fmt.Fprintf(&b, "| [%s](%s) | %s | %s | %s |\n", r.Alert, path, r.Labels["severity"], cmp.Or(r.For, "at once"), cell(withoutTemplates(r.Annotations["summary"])))
 	}
 	return b.String() + "\n"
@@ -218,8 +218,8 @@ func TestRules(t *testing.T) {
 		if r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
 			t.Errorf("%s lacks a summary or a description", r.Alert)
 		}
-		if want := "docs/operations.md#" + strings.ToLower(r.Alert); r.Annotations["runbook_url"] != want {
-			t.Errorf("%s: runbook_url %q, want %q", r.Alert, r.Annotations["runbook_url"], want)
+		if want := "docs/operations.md#" + strings.ToLower(r.Alert); r.Annotations["runbook"] != want {
+			t.Errorf("%s: runbook %q, want %q", r.Alert, r.Annotations["runbook"], want)
 		}
 	}
 }
