@@ -38,7 +38,7 @@ need_go = $(call need,go,install Go 1.26 or newer (go.dev/dl))
 every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 1 } \
 	END { if (bad) print "make $@: a test that had to run did not" > "/dev/stderr"; exit bad }'
 
-.PHONY: help build check-deploy manifests demo demo-live test test-kafka test-page chromium test-crash check sim mutants bench fuzz fuzz-sources dashboards kafka clean \
+.PHONY: help build check-deploy manifests demo demo-live test test-kafka test-page chromium test-crash check sim mutants bench bench-writer fuzz fuzz-sources dashboards kafka clean \
 	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache
 
 help: ## print this list
@@ -97,6 +97,15 @@ mutants: ## plant each of the known bugs in the correlator and see that the worl
 bench: libchdb ## run the benchmarks (BENCH=regexp PKG=./… COUNT=6 for benchstat, BENCHTIME=1s)
 	@$(need_go)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -count $(COUNT) -timeout 2h $(PKG)
+
+bench-writer: libchdb ## carry rows into the engine and into a Null table, over HTTP and native, as the table of docs/benchmarks.md
+	@$(need_go)
+	@go test ./sinks/clickhouse -run '^$$' -bench '^BenchmarkWriter$$' -benchtime $(if $(filter 1s,$(BENCHTIME)),10x,$(BENCHTIME)) -timeout 30m | awk '\
+		BEGIN { print "| table | protocol | compression | rows/s | CPU s a million rows | the database\047s |"; print "|---|---|---|--:|--:|--:|" } \
+		/^BenchmarkWriter\// { sub(/-[0-9]+$$/, "", $$1); split($$1, name, "/"); split("", v); for (i = 3; i < NF; i += 2) v[$$(i + 1)] = $$i; n++; \
+			printf "| %s | %s | %s | %.0f | %.1f | %.1f |\n", name[2] == "null" ? "`ENGINE = Null`" : "`" name[2] "`", name[3], name[4], v["rows/s"], v["cpu-s/Mrow"], v["db-cpu-s/Mrow"] } \
+		/^(FAIL|panic|---)/ { print > "/dev/stderr"; bad = 1 } \
+		END { exit bad || !n }'
 
 # Of each benchmark line it takes the values by their units; the columns are those of docs/benchmarks.md.
 bench-sources: ## decode the golden records of each source next to fastjson's parse, as the table of docs/benchmarks.md

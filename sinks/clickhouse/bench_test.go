@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"context"
 	"io"
 	"testing"
 
@@ -101,16 +102,73 @@ func BenchmarkEncodeByAppend(b *testing.B) {
 	})
 }
 
-// BenchmarkWrite inserts batches of 50,000 actions into the embedded engine
-// over HTTP on the loopback device; both sides run in this process.
-func BenchmarkWrite(b *testing.B) {
-	s := migrated(b)
-	batch := &sinks.Batch{Actions: sinktest.Actions(benchRows)}
+// BenchmarkWriter carries actions through a [sinks.Writer] into a database
+// process of its own, over both protocols, so that the processor time of both
+// sides can be told apart: into the table as migrated, and into one of ENGINE =
+// Null, which takes the rows and drops them. `make bench-writer` prints it as
+// the table of docs/benchmarks.md.
+func BenchmarkWriter(b *testing.B) {
+	db := newChild(b)
+	for _, target := range []string{"actions", "null"} {
+		for _, protocol := range []string{"http", "native"} {
+			for _, compression := range []string{"none", "lz4"} {
+				b.Run(target+"/"+protocol+"/"+compression, func(b *testing.B) {
+					benchWriter(b, db, target == "null", map[string]string{"http": "http://" + db.http, "native": "clickhouse://" + db.native}[protocol], compression)
+				})
+			}
+		}
+	}
+}
+
+func benchWriter(b *testing.B, db *child, null bool, addr, compression string) {
+	s, err := Open(b.Context(), Options{Addrs: []string{addr}, Compression: compression, Database: "bench"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	conn, err := s.connect("", "", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.Exec(b.Context(), "DROP DATABASE IF EXISTS bench SYNC"); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := s.Migrate(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	if null {
+		exec(b, s, "RENAME TABLE actions TO kept", "CREATE TABLE actions ENGINE = Null AS SELECT * FROM kept LIMIT 0")
+	}
+	// The pipeline appends what one turn of it gave.
+	const turn = 500
+	rows := sinktest.Actions(benchRows)
+	w := sinks.NewWriter(s, sinks.Options{MaxRows: benchRows})
+	fill := func() {
+		for at := 0; at < len(rows); at += turn {
+			<-w.Room()
+			if err := w.Append(&sinks.Batch{Actions: rows[at : at+turn]}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	fill() // connections, the engine's caches
+	if err := w.Flush(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	own, its := ownCPU(b), db.cpu(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		write(b, s, batch)
+		fill()
+	}
+	if err := w.Close(context.Background()); err != nil {
+		b.Fatal(err)
 	}
 	perRow(b, benchRows)
+	million := float64(b.N*benchRows) / 1e6
+	b.ReportMetric((ownCPU(b)-own).Seconds()/million, "cpu-s/Mrow")
+	b.ReportMetric((db.cpu(b)-its).Seconds()/million, "db-cpu-s/Mrow")
+	b.ReportMetric(0, "ns/op")
 }
 
 func BenchmarkLoadActions(b *testing.B) {

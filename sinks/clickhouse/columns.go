@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -131,10 +132,23 @@ func (t *table[R]) encode(data wire) error {
 
 // Columns by type. Each names the column and says how to get its cell.
 
+// texts is the data of a String column as it goes over the wire: each length
+// and its bytes. ch-go's ColStr keeps the lengths beside the bytes, and copies
+// all once more value by value when they are encoded.
+type texts struct{ data []byte }
+
+func (t *texts) append(v string) {
+	t.data = binary.AppendUvarint(t.data, uint64(len(v)))
+	t.data = append(t.data, v...)
+}
+
+func (t *texts) EncodeColumn(b *proto.Buffer) { b.PutRaw(t.data) }
+func (t *texts) Reset()                       { t.data = t.data[:0] }
+
 // text is a String column.
 func text[R any](name string, get func(*R) string) cells[R] {
-	data := new(proto.ColStr)
-	return cells[R]{name, "String", data, func(r *R) { data.Append(get(r)) }}
+	data := new(texts)
+	return cells[R]{name, "String", data, func(r *R) { data.append(get(r)) }}
 }
 
 // word is a LowCardinality(String) column.
@@ -145,11 +159,12 @@ func word[R any](name string, get func(*R) string) cells[R] {
 
 // built is a String column whose cells are put together in a buffer.
 func built[R any](name string, build func([]byte, *R) []byte) cells[R] {
-	data := new(proto.ColStr)
+	data := new(texts)
 	var scratch []byte
 	return cells[R]{name, "String", data, func(r *R) {
 		scratch = build(scratch[:0], r)
-		data.AppendBytes(scratch)
+		data.data = binary.AppendUvarint(data.data, uint64(len(scratch)))
+		data.data = append(data.data, scratch...)
 	}}
 }
 
