@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -17,13 +18,26 @@ import (
 // What people ask who look at chains: the proofs of steps, what is known of a
 // key, findings, and what happened lately. All of it only reads.
 
+type settingsKey struct{}
+
+// withSettings adds settings to those of a context: the driver's own way
+// forgets the earlier ones.
+func withSettings(ctx context.Context, more clickhouse.Settings) context.Context {
+	all := clickhouse.Settings{}
+	if before, ok := ctx.Value(settingsKey{}).(clickhouse.Settings); ok {
+		maps.Copy(all, before)
+	}
+	maps.Copy(all, more)
+	return clickhouse.Context(context.WithValue(ctx, settingsKey{}, all), clickhouse.WithSettings(all))
+}
+
 // Bounded returns a context whose statements can only read and are given up
 // after a time, by the server too. Whoever calls it calls cancel.
 func Bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
-	return clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{
+	return withSettings(ctx, clickhouse.Settings{
 		"readonly": 2, "max_execution_time": int(math.Ceil(limit.Seconds())), "timeout_overflow_mode": "throw",
-	})), cancel
+	}), cancel
 }
 
 // Proof is where the record lies that an event came from.
@@ -145,30 +159,38 @@ type Finding struct {
 // among equals the newest, at most limit of them: of one chain, or of all
 // actions at or after sinceNanos if the chain is zero.
 func (s *Store) Findings(ctx context.Context, chain schemas.ID, sinceNanos int64, limit int) ([]Finding, error) {
-	where := "chain_id = '" + chain.String() + "'"
-	if chain.IsZero() {
-		where = fmt.Sprintf("last_seen >= fromUnixTimestamp64Micro(%d, 'UTC')", toMicros(sinceNanos))
-		// The view groups all of history; this keeps it from reading what is older.
-		ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"additional_table_filters": fmt.Sprintf(
-			"{'%s.actions': 'event_time >= fromUnixTimestamp64Micro(%d, \\'UTC\\')'}", s.options.Database, toMicros(sinceNanos))}))
+	where, firstMicros, lastMicros := "1", toMicros(sinceNanos), int64(math.MaxInt64)
+	if !chain.IsZero() {
+		where = "chain_id = '" + chain.String() + "'"
+		span := "FROM chain_spans WHERE " + where + " HAVING count() > 0"
+		err := load(ctx, s, []field{{"toUnixTimestamp64Micro(min(first_seen))", &firstMicros}, {"toUnixTimestamp64Micro(max(last_seen))", &lastMicros}}, span, func() error { return nil })
+		if err != nil {
+			return nil, err
+		}
 	}
+	// The view groups all of history; this keeps it from reading what lies outside.
+	when := fmt.Sprintf("event_time >= fromUnixTimestamp64Micro(%d, \\'UTC\\')", firstMicros)
+	if lastMicros != math.MaxInt64 {
+		when += fmt.Sprintf(" AND event_time <= fromUnixTimestamp64Micro(%d, \\'UTC\\')", lastMicros)
+	}
+	ctx = withSettings(ctx, clickhouse.Settings{"additional_table_filters": fmt.Sprintf("{'%s.actions': '%s'}", s.options.Database, when)})
 	var (
-		f                      Finding
-		id                     uuid.UUID
-		subject, kind, root    string
-		n                      uint64
-		events                 []uuid.UUID
-		all                    []Finding
-		severities             = "['high', 'medium', 'low']"
-		order                  = "ORDER BY indexOf(" + severities + ", severity), last_seen DESC, rule, subject"
-		fields                 = []field{{"rule", &f.Rule}, {"severity", &f.Severity}, {"detail", &f.Detail}, {"chain_id", &id}, {"subject", &subject}}
-		firstMicros, lastMicro int64
+		f                   Finding
+		id                  uuid.UUID
+		subject, kind, root string
+		n                   uint64
+		events              []uuid.UUID
+		all                 []Finding
+		severities          = "['high', 'medium', 'low']"
+		order               = "ORDER BY indexOf(" + severities + ", severity), last_seen DESC, rule, subject"
+		fields              = []field{{"rule", &f.Rule}, {"severity", &f.Severity}, {"detail", &f.Detail}, {"chain_id", &id}, {"subject", &subject}}
+		firstSeen, lastSeen int64
 	)
 	fields = append(fields, field{"root_kind", &kind}, field{"root_id", &root}, field{"root_name", &f.RootName}, field{"actions", &n},
-		field{"toUnixTimestamp64Micro(first_seen)", &firstMicros}, field{"toUnixTimestamp64Micro(last_seen)", &lastMicro}, field{"events", &events})
+		field{"toUnixTimestamp64Micro(first_seen)", &firstSeen}, field{"toUnixTimestamp64Micro(last_seen)", &lastSeen}, field{"events", &events})
 	err := load(ctx, s, fields, fmt.Sprintf("FROM findings WHERE %s %s LIMIT %d", where, order, limit), func() error {
 		var w words
-		f.Chain, f.Actions, f.FirstNanos, f.LastNanos = schemas.ID(id), int(n), firstMicros*1000, lastMicro*1000
+		f.Chain, f.Actions, f.FirstNanos, f.LastNanos = schemas.ID(id), int(n), firstSeen*1000, lastSeen*1000
 		f.Root = w.keyOf("root_id", kind, root)
 		f.Subject, _ = schemas.ParseKey(subject) // an actor without an id makes no key
 		f.Events = make([]schemas.ID, len(events))
@@ -204,7 +226,8 @@ func (s *Store) Summaries(ctx context.Context, chains []schemas.ID) ([]ChainSumm
 	for i, id := range chains {
 		quoted[i] = "'" + id.String() + "'"
 	}
-	all, err := s.summaries(ctx, "chain_id IN ("+strings.Join(quoted, ", ")+")", len(chains))
+	in := "chain_id IN (" + strings.Join(quoted, ", ") + ")"
+	all, err := s.summaries(ctx, fmt.Sprintf("%[1]s AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE %[1]s) AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE %[1]s)", in), len(chains))
 	slices.SortStableFunc(all, func(a, b ChainSummary) int { return slices.Index(chains, a.Chain) - slices.Index(chains, b.Chain) })
 	return all, err
 }
