@@ -153,9 +153,8 @@ func (q *asker) find(ctx context.Context, text string, limit int) ([]match, erro
 
 // event returns the action of an id if the text is one; else nil.
 func (q *asker) event(ctx context.Context, text string) (*schemas.Action, error) {
-	id, err := schemas.ParseID(text)
-	if err != nil || id.IsZero() {
-		return nil, nil
+	if id, err := schemas.ParseID(text); err == nil && !id.IsZero() {
+		return q.store.Action(ctx, id)
 	}
-	return q.store.Action(ctx, id)
+	return nil, nil
 }

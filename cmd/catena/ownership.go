@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -363,13 +362,6 @@ func (p *pipeline) release(jobs []*restoring) {
 	p.consumer.Release(ready)
 }
 
-// restoring counts the partitions that are ours and not read yet.
-func (p *pipeline) restoring() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.back.jobs)
-}
-
 // assigned takes partitions over. They are read once everything their last
 // owner wrote has come back.
 func (p *pipeline) assigned(_ context.Context, parts []ingest.Partition, ownerMillis int64) {
@@ -412,32 +404,19 @@ func (p *pipeline) lookBack(ctx context.Context, events []schemas.Event, batch *
 	if len(ids) == 0 {
 		return nil
 	}
-	failing := false
-	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
-		actions, err := p.store.LoadEvents(ctx, ids, first, last)
-		if err == nil {
-			if failing {
-				p.log.Info("late records are looked up again")
-			}
-			if len(actions) > 0 {
-				p.out.Reset()
-				p.engine.Remember(&p.out, actions)
-				p.collect(batch)
-			}
-			return nil
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if !failing {
-			failing = true
-			defer p.meter.wait("ClickHouse, to look late records up")()
-			p.log.Warn("late records cannot be looked up, trying on; reading waits", "records", len(ids), "error", err)
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
-		}
+	defer p.meter.wait("ClickHouse, to look late records up")()
+	var actions []*schemas.Action
+	p.back.insist(ctx, "rows of late records", func(ctx context.Context) (err error) {
+		actions, err = p.store.LoadEvents(ctx, ids, first, last)
+		return err
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
+	if len(actions) > 0 {
+		p.out.Reset()
+		p.engine.Remember(&p.out, actions)
+		p.collect(batch)
+	}
+	return nil
 }
