@@ -94,6 +94,8 @@ type config struct {
 	LogFormat string `envconfig:"LOG_FORMAT" default:"json" desc:"log lines as json or text"`
 	LogLevel  string `envconfig:"LOG_LEVEL" default:"info" desc:"least level that is logged: debug, info, warn or error"`
 
+	traced bool // OTEL_EXPORTER_OTLP_ENDPOINT is set
+
 	log *slog.Logger // tells of secrets that changed; nil discards
 	// What loadConfig made of the files.
 	secrets                 map[string]*secretFile // by variable, without _FILE
@@ -127,6 +129,7 @@ func loadConfig(env *environment) (*config, error) {
 	// envconfig stops at its first fault; processing field by field finds all.
 	faults = append(faults, processEach(&c)...)
 	c.log = newLog(env.stderr, &c)
+	c.traced = tracesWanted(env.getenv)
 	if c.HMACKey != "" && len(c.HMACKey) < 16 {
 		faults = append(faults, errors.New("CATENA_HMAC_KEY: shorter than 16 bytes; make one with `openssl rand -hex 32`"))
 	}

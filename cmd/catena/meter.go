@@ -250,7 +250,9 @@ type meteredSink struct {
 // Write implements sinks.Sink.
 func (s meteredSink) Write(ctx context.Context, b *sinks.Batch) error {
 	began := time.Now()
+	ctx, end := s.m.p.traces.insert(ctx, b)
 	err := s.Sink.Write(ctx, b)
+	end(err)
 	outcome := "done"
 	switch {
 	case sinks.IsPermanent(err):

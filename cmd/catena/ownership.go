@@ -404,6 +404,7 @@ func (p *pipeline) lookBack(ctx context.Context, events []schemas.Event, batch *
 	if len(ids) == 0 {
 		return nil
 	}
+	defer p.traces.step(ctx, "look_back")(nil)
 	defer p.meter.wait("ClickHouse, to look late records up")()
 	var actions []*schemas.Action
 	p.back.insist(ctx, "rows of late records", func(ctx context.Context) (err error) {

@@ -37,6 +37,7 @@ type pipeline struct {
 	share    *sharing // with other instances; nil if this is the only one
 	lonely   atomic.Bool
 	meter    *meter
+	traces   *traces            // nil if no collector is named
 	registry *registry.Registry // nil if there is none
 
 	// mu is held by the loop while it works on what a poll brought, and by the
@@ -57,6 +58,9 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 	p := &pipeline{cfg: cfg, log: log, heard: map[ingest.Partition]time.Time{}, owners: map[ingest.Partition]int64{}, began: time.Now()}
 	p.meter = newMeter(p)
 	var err error
+	if p.traces, err = openTraces(ctx, cfg, log); err != nil {
+		return nil, err
+	}
 	if p.registry, err = cfg.openRegistry(ctx, log); err != nil {
 		return nil, err
 	}
@@ -95,10 +99,13 @@ func (p *pipeline) run(ctx context.Context) error {
 	var records []schemas.Record
 	var err error
 	for ctx.Err() == nil && p.fault == nil {
+		began := p.traces.now()
 		if records, err = p.consumer.Poll(ctx, records[:0]); err != nil {
 			break
 		}
-		if err = p.work(ctx, records); err != nil {
+		batch, end := p.traces.batch(ctx, began, records)
+		err = p.work(batch, records)
+		if end(err); err != nil {
 			break
 		}
 		p.consumer.Allow()
@@ -128,12 +135,17 @@ func (p *pipeline) work(ctx context.Context, records []schemas.Record) error {
 	}
 	p.account(records, &batch)
 	p.meter.turned(p.engine, len(p.back.jobs))
-	return p.append(ctx, &batch)
+	end := p.traces.step(ctx, "append")
+	err := p.append(ctx, &batch)
+	end(err)
+	return err
 }
 
 // stitch decodes and correlates the records.
 func (p *pipeline) stitch(ctx context.Context, records []schemas.Record, batch *sinks.Batch) error {
-	if err := p.decode(records); err != nil {
+	end := p.traces.step(ctx, "decode")
+	err := p.decode(records)
+	if end(err); err != nil {
 		return err
 	}
 	for i := range p.decoded {
@@ -141,7 +153,9 @@ func (p *pipeline) stitch(ctx context.Context, records []schemas.Record, batch *
 			return err
 		}
 	}
+	end = p.traces.step(ctx, "process")
 	p.correlate(batch)
+	end(nil)
 	p.passOn()
 	return nil
 }
@@ -223,6 +237,7 @@ func (p *pipeline) backPressure() {
 // durable is called by the writer when a batch is in the tables.
 func (p *pipeline) durable(batch *sinks.Batch) {
 	p.meter.wrote(batch)
+	p.traces.wrote(batch)
 	offsets := make([]ingest.Offset, 0, len(batch.Progress))
 	for _, pr := range batch.Progress {
 		offsets = append(offsets, ingest.Offset{Topic: pr.Topic, Partition: pr.Partition, Offset: pr.Offset})
@@ -261,6 +276,7 @@ func (p *pipeline) gap(g ingest.Gap) {
 func (p *pipeline) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.Drain)
 	defer cancel()
+	defer p.traces.close()
 	p.back.close()
 	defer p.share.close(p.cfg.Drain)()
 	return errors.Join(p.consumer.Close(ctx), p.writer.Close(ctx), p.store.Close())

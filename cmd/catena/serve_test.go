@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -235,7 +236,7 @@ func startInProcess(t *testing.T, k cluster, name, topics string) *inProcess {
 		"CATENA_WINDOW": "876000h", "CATENA_BATCH_AGE": "100ms", "CATENA_LISTEN": "127.0.0.1:0"} {
 		t.Setenv(n, v)
 	}
-	cfg, err := loadConfig(&environment{getenv: func(string) string { return "" }})
+	cfg, err := loadConfig(&environment{getenv: os.Getenv, stderr: io.Discard})
 	if err != nil {
 		t.Fatal(err)
 	}
