@@ -25,6 +25,7 @@ FUZZTIME ?= 60s
 SEEDS ?= 2000
 MUTANT ?=
 META ?= 200
+SIZING ?= 300000
 CRASHSEED ?= 0
 KAFKA_PORT ?= 9092
 KAFKA_DATA ?= $(CACHE)/kafka-data
@@ -38,7 +39,7 @@ need_go = $(call need,go,install Go 1.26 or newer (go.dev/dl))
 every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 1 } \
 	END { if (bad) print "make $@: a test that had to run did not" > "/dev/stderr"; exit bad }'
 
-.PHONY: help build check-deploy manifests demo demo-live test test-kafka test-page chromium test-crash check sim mutants bench bench-writer fuzz fuzz-sources dashboards kafka clean \
+.PHONY: help build check-deploy manifests sizing demo demo-live test test-kafka test-page chromium test-crash check sim mutants bench bench-writer fuzz fuzz-sources dashboards kafka clean \
 	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache
 
 help: ## print this list
@@ -93,6 +94,10 @@ sim: ## play 2,000 made-up worlds against the truth, and 200 of them in twenty d
 mutants: ## plant each of the known bugs in the correlator and see that the worlds find it (MUTANT=part of a name)
 	@$(need_go)
 	@go test ./correlate/simtest -run '^TestMutants$$' -mutants -mutant '$(MUTANT)' -count=1 -v -timeout 60m | $(every_test)
+
+sizing: libchdb ## measure the whole path as docs/sizing.md tells it (SIZING=300000 records)
+	@$(need_go)
+	@CATENA_SIZING=$(SIZING) CATENA_REQUIRE_LIBCHDB=1 go test ./cmd/catena -run '^TestSizing$$' -count=1 -v -timeout 30m | $(every_test)
 
 bench: libchdb ## run the benchmarks (BENCH=regexp PKG=./… COUNT=6 for benchstat, BENCHTIME=1s)
 	@$(need_go)

@@ -37,10 +37,10 @@ func memoryLimit() (int64, error) {
 	return int64(limit), nil
 }
 
-// neededMemory is the rule of docs/sizing.md: the state, as much as half of it
-// again for what the collector has not taken back yet, and 512 MiB for
-// fetches, batches and rows under way.
-func neededMemory(state int64) int64 { return state + state/2 + 512<<20 }
+// neededMemory is the rule of docs/sizing.md: the state, as much again for what
+// the collector has not taken back yet, and 1 GiB for fetches, batches and rows
+// under way. With half as much on top it runs, and spends three times the CPU.
+func neededMemory(state int64) int64 { return 2*state + 1<<30 }
 
 func showBytes(n int64) string {
 	switch {

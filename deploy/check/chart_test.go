@@ -208,7 +208,7 @@ func (o *objects) checkPod(t *testing.T) {
 		t.Errorf("memory: requested %s of %s: it would be the first to be evicted", request.String(), limit.String())
 	}
 	state := resource.MustParse(strings.TrimSuffix(o.config.Data["CATENA_MEMORY"], "B"))
-	if need := state.Value()*3/2 + 512<<20; need > limit.Value() {
+	if need := 2*state.Value() + 1<<30; need > limit.Value() {
 		t.Errorf("CATENA_MEMORY=%s needs %d MiB (docs/sizing.md), the limit is %s", o.config.Data["CATENA_MEMORY"], need>>20, limit.String())
 	}
 	if !pinned(c.Image) && !strings.Contains(c.Image, "@sha256:") {
