@@ -30,6 +30,11 @@ type Options struct {
 	// nothing becomes a failure; 2 min.
 	WriteTimeout time.Duration
 
+	// Record, if set, returns what the record at a place holds, with its secrets
+	// replaced and cut to a limit: for the dead letters of rows that the sink
+	// refuses, as rows do not keep their record. It is asked for at most a
+	// hundred of a batch; the others' records are read again by their place.
+	Record func(context.Context, schemas.Evidence) ([]byte, error)
 	// Done is called with each batch once all its rows are durable, in order
 	// and from one goroutine; the next batch waits until it returned. It may
 	// not call the Writer's Flush or Close.
@@ -408,6 +413,7 @@ func (w *Writer) write(b *Batch) (err error) {
 		b.DeadLetters = append(b.DeadLetters, schemas.DeadLetter{Evidence: e, Reason: schemas.DeadRejected, Error: text})
 		w.count(func(s *Stats) { s.Rejected++ })
 	}
+	decoded := len(b.DeadLetters) // those behind are rejected
 	// Bindings first: whoever reads a row then finds what it rests on.
 	b.Bindings, err = writeOrReject(w, b.Bindings,
 		func(rows []schemas.Binding) Batch { return Batch{Bindings: rows} },
@@ -425,6 +431,7 @@ func (w *Writer) write(b *Batch) (err error) {
 	if err != nil {
 		return err
 	}
+	w.fetchRecords(b.DeadLetters[decoded:])
 	// These hold nothing of which the database could refuse one row and
 	// take the next. If it refuses them all the same, something is wrong with
 	// the table, which is mended by hand: wait, and lose nothing.
@@ -436,11 +443,34 @@ func (w *Writer) write(b *Batch) (err error) {
 	return nil
 }
 
+// maxFetched and fetchTimeout bound what a batch's refused rows may cost.
+const (
+	maxFetched   = 100
+	fetchTimeout = 30 * time.Second
+)
+
+// fetchRecords adds to dead letters of refused rows what their records hold. A
+// letter whose record cannot be had says so; its place is enough to read the
+// record later.
+func (w *Writer) fetchRecords(letters []schemas.DeadLetter) {
+	if w.options.Record == nil || len(letters) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(w.ctx, fetchTimeout)
+	defer cancel()
+	for i := range letters[:min(len(letters), maxFetched)] {
+		bytes, err := w.options.Record(ctx, letters[i].Evidence)
+		if err != nil {
+			letters[i].Error += fmt.Sprintf("; the record could not be read again: %v", err)
+		}
+		letters[i].Bytes = bytes
+	}
+}
+
 // writeOrReject writes rows, and halves them while the sink refuses them,
 // until the rows at fault stand alone: for k bad rows of n about k·2·log2(n)
-// writes. Those go to reject, without their record's bytes, which are not at
-// hand any more; its place is, and the record can be read again. The rows that
-// were written are returned, in the same memory.
+// writes. Those go to reject. The rows that were written are returned, in the
+// same memory.
 func writeOrReject[R any](w *Writer, rows []R, batch func([]R) Batch, reject func(R, error)) ([]R, error) {
 	err := w.retry(batch(rows), func(err error) bool { return !IsPermanent(err) })
 	if err == nil || !IsPermanent(err) {

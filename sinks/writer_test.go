@@ -287,6 +287,45 @@ func TestRefusedRowsBecomeDeadLetters(t *testing.T) {
 	}
 }
 
+// The dead letter of a refused row has its record, if that can be had; not so
+// many are asked for that a whole batch of them would stop the writer.
+func TestRefusedRowsBringTheirRecord(t *testing.T) {
+	all := sinktest.Actions(150)
+	m := &memory{fail: func(_ int, b *sinks.Batch) error {
+		if len(b.Actions) > 0 {
+			return sinks.Permanent(errors.New("too long"))
+		}
+		return nil
+	}}
+	asked := 0
+	w := sinks.NewWriter(m, sinks.Options{Record: func(_ context.Context, e schemas.Evidence) ([]byte, error) {
+		asked++
+		if e.Offset == 3 {
+			return nil, errors.New("expired")
+		}
+		return fmt.Appendf(nil, "record %d", e.Offset), nil
+	}})
+	decoded := sinktest.DeadLetters()
+	appendAll(t, w, &sinks.Batch{Actions: all, DeadLetters: decoded})
+	closeWriter(t, w)
+	letters := m.writes[0].DeadLetters
+	if len(letters) != len(decoded)+len(all) || asked != 100 {
+		t.Fatalf("%d dead letters, %d records asked for", len(letters), asked)
+	}
+	if !slices.Equal(letters[0].Bytes, decoded[0].Bytes) {
+		t.Error("the letter of the decoder was changed")
+	}
+	for i, d := range letters[len(decoded):] {
+		want := fmt.Sprint("record ", i)
+		if i == 3 || i >= 100 {
+			want = ""
+		}
+		if string(d.Bytes) != want || d.Evidence != all[i].Evidence || strings.Contains(d.Error, "expired") != (i == 3) {
+			t.Errorf("dead letter %d: %q, %s", i, d.Bytes, d.Error)
+		}
+	}
+}
+
 func TestRefusedBindingsBecomeDeadLetters(t *testing.T) {
 	all := sinktest.Bindings(9)
 	m := &memory{fail: func(_ int, b *sinks.Batch) error {

@@ -65,6 +65,8 @@ type config struct {
 	ClickHouseUser     string   `envconfig:"CLICKHOUSE_USER" default:"default" desc:"user"`
 	ClickHousePassword string   `envconfig:"CLICKHOUSE_PASSWORD" secret:"true" desc:"password"`
 
+	ClickHouseCompression string `envconfig:"CLICKHOUSE_COMPRESSION" desc:"of what goes to and from ClickHouse: lz4, zstd or none; lz4 if empty, and none for a server on this machine"`
+
 	ClickHouseTLSCA         string `envconfig:"CLICKHOUSE_TLS_CA" desc:"file of the authorities (PEM) that may sign the server's certificate; the system's if empty. It needs an address with TLS (https, clickhouses), as do the next four"`
 	ClickHouseTLSCert       string `envconfig:"CLICKHOUSE_TLS_CERT" desc:"file of the client's certificate (PEM), for servers that ask for one; read again when it changes"`
 	ClickHouseTLSKey        string `envconfig:"CLICKHOUSE_TLS_KEY" desc:"file of its private key (PEM)"`
@@ -81,12 +83,13 @@ type config struct {
 	Window          time.Duration `envconfig:"WINDOW" default:"168h" desc:"how long a key that nothing touches is remembered"`
 	Memory          bytesize      `envconfig:"MEMORY" default:"1GiB" desc:"limit of the correlator's state"`
 
-	MaxRecord bytesize      `envconfig:"MAX_RECORD" default:"8MiB" desc:"longest record that is decoded; longer ones are dead letters"`
-	BatchRows int           `envconfig:"BATCH_ROWS" default:"50000" desc:"rows of one insert at the most"`
-	BatchAge  time.Duration `envconfig:"BATCH_AGE" default:"1s" desc:"how long a row waits for its insert at the most"`
-	Decoders  int           `envconfig:"DECODERS" default:"0" desc:"decoding goroutines; 0: one a core"`
-	IdleAfter time.Duration `envconfig:"IDLE_AFTER" default:"1m" desc:"a partition without records for so long does not hold the watermark back"`
-	Drain     time.Duration `envconfig:"DRAIN" default:"30s" desc:"time to write what is pending when stopping or giving a partition away"`
+	MaxRecord  bytesize      `envconfig:"MAX_RECORD" default:"8MiB" desc:"longest record that is decoded; longer ones are dead letters"`
+	BatchRows  int           `envconfig:"BATCH_ROWS" default:"50000" desc:"rows of one insert at the most"`
+	BatchBytes bytesize      `envconfig:"BATCH_BYTES" default:"64MiB" desc:"bytes of one insert at about the most, before compression; four such batches may wait, then reading pauses"`
+	BatchAge   time.Duration `envconfig:"BATCH_AGE" default:"1s" desc:"how long a row waits for its insert at the most"`
+	Decoders   int           `envconfig:"DECODERS" default:"0" desc:"decoding goroutines; 0: one a core"`
+	IdleAfter  time.Duration `envconfig:"IDLE_AFTER" default:"1m" desc:"a partition without records for so long does not hold the watermark back"`
+	Drain      time.Duration `envconfig:"DRAIN" default:"30s" desc:"time to write what is pending when stopping or giving a partition away"`
 
 	Listen    string `envconfig:"LISTEN" default:"127.0.0.1:8321" desc:"where run and demo --serve answer /healthz, /readyz, /metrics and the page; 0.0.0.0:8321 in a container; empty for nowhere"`
 	Page      string `envconfig:"PAGE" default:"local" desc:"who gets the page, which shows who did what and asks for no password: local (when LISTEN is a loopback address), always or never"`
@@ -153,6 +156,14 @@ func loadConfig(env *environment) (*config, error) {
 	}
 	if c.BatchRows < 1 {
 		faults = append(faults, fmt.Errorf("CATENA_BATCH_ROWS: %d is not positive", c.BatchRows))
+	}
+	if c.BatchBytes < 1 {
+		faults = append(faults, fmt.Errorf("CATENA_BATCH_BYTES: %d is not positive", c.BatchBytes))
+	}
+	switch c.ClickHouseCompression {
+	case "", "lz4", "zstd", "none":
+	default:
+		faults = append(faults, fmt.Errorf("CATENA_CLICKHOUSE_COMPRESSION: %q is none of lz4, zstd and none", c.ClickHouseCompression))
 	}
 	if _, err := loadSources(c.SourcesDir); err != nil && c.SourcesDir != "" {
 		faults = append(faults, err)

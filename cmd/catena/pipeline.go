@@ -77,7 +77,8 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 	if _, err = p.store.Migrate(ctx); err != nil {
 		return nil, errors.Join(err, p.store.Close())
 	}
-	p.writer = sinks.NewWriter(meteredSink{p.store, p.meter}, sinks.Options{MaxRows: cfg.BatchRows, MaxAge: cfg.BatchAge, Done: p.durable, Log: log})
+	p.writer = sinks.NewWriter(meteredSink{p.store, p.meter}, sinks.Options{MaxRows: cfg.BatchRows, MaxBytes: int(cfg.BatchBytes), MaxAge: cfg.BatchAge, Done: p.durable, Log: log,
+		Record: refused{cfg.cluster(log), ingest.NewRedactor([]byte(cfg.HMACKey))}.record})
 	p.recall = newRecall(meteredLookup{p.store, p.meter}, p.writer.Flush, log)
 	if p.consumer, err = ingest.NewConsumer(ctx, cfg.consumer(log, p)); err != nil {
 		return nil, errors.Join(err, p.writer.Close(ctx), p.store.Close())

@@ -122,7 +122,7 @@ func (c *config) checkClickHouse() (faults []error) {
 // clickhouse is the part of the settings that the database takes. Secrets are
 // read again when they change.
 func (c *config) clickhouse() clickhouse.Options {
-	o := clickhouse.Options{Addrs: c.ClickHouseAddr, Database: c.ClickHouseDatabase, User: c.ClickHouseUser,
+	o := clickhouse.Options{Addrs: c.ClickHouseAddr, Database: c.ClickHouseDatabase, User: c.ClickHouseUser, Compression: c.ClickHouseCompression,
 		Cluster: c.ClickHouseCluster, Retention: c.Retention}
 	password := c.secret("CLICKHOUSE_PASSWORD", c.ClickHousePassword, c.log)
 	certificates := func() *tls.Config { return nil }
