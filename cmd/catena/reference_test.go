@@ -222,6 +222,31 @@ func TestRules(t *testing.T) {
 			t.Errorf("%s: runbook %q, want %q", r.Alert, r.Annotations["runbook"], want)
 		}
 	}
+	checkRunbook(t, seen)
+}
+
+// checkRunbook compares the alerts with the headings of the operations guide,
+// both ways.
+func checkRunbook(t *testing.T, alerts map[string]bool) {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	headings := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^#+ (Catena[A-Za-z]+)$`).FindAllStringSubmatch(string(text), -1) {
+		headings[m[1]] = true
+	}
+	for alert := range alerts {
+		if !headings[alert] {
+			t.Errorf("docs/operations.md has no heading %q that says what the alert means and what to do", alert)
+		}
+	}
+	for h := range headings {
+		if !alerts[h] {
+			t.Errorf("docs/operations.md explains %s, which is no alert of deploy/prometheus/alerts.yaml", h)
+		}
+	}
 }
 
 // flagLine is a line of a command's help: the flag, its default, what it is for.
