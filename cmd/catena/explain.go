@@ -194,7 +194,7 @@ func (e *explanation) write(env *environment, f explainFlags) error {
 	}
 	p := &painter{w: env.stdout, colour: env.colour(), all: f.all}
 	if e.choose {
-		p.choices(e.what, e.matches)
+		p.choices(e.what, e.matches, len(e.matches) == f.limit)
 		return nil
 	}
 	first := true
@@ -218,8 +218,12 @@ func (e *explanation) write(env *environment, f explainFlags) error {
 }
 
 // choices lists what a text touches, and says how to go on.
-func (p *painter) choices(what string, matches []match) {
-	fmt.Fprintf(p.w, "%q touches %s, the newest first:\n\n", safe(what), count(len(matches), "chain"))
+func (p *painter) choices(what string, matches []match, cut bool) {
+	touched := count(len(matches), "chain")
+	if cut {
+		touched += " or more"
+	}
+	fmt.Fprintf(p.w, "%q touches %s, the newest first:\n\n", safe(what), touched)
 	for i, m := range matches {
 		id, line := m.Chain, "no chain: "+orElse(safe(orElse(m.RootName, m.Root.ID())), "nobody known")
 		if s := m.Summary; s != nil {

@@ -482,7 +482,6 @@ type fileView struct {
 	Chains        []fileChain
 	Lone          []*actionView
 	Choices       []chainLine
-	Asked         *actionView
 	FinalTo       string
 	NoneWasChosen bool
 }
@@ -491,6 +490,7 @@ type fileView struct {
 type fileChain struct {
 	*chainView
 	Details []any
+	asked   bool // the event that was asked for is among them
 }
 
 // writeHTML draws the answer with the page's templates into one file.
@@ -509,13 +509,15 @@ func (e *explanation) writeHTML(w io.Writer) error {
 		v.FinalTo = stamp(e.asOf)
 	}
 	link := linker{file: true}
-	asked := ""
-	if e.action != nil {
-		v.Asked = viewAction(e.action, link)
-		asked = "e-" + e.action.ID.String()
-	}
+	drawn := false
 	for _, c := range e.chains {
-		v.Chains = append(v.Chains, fileOf(c, link, asked))
+		f := fileChain{}
+		f.fill(c, link, e.action)
+		drawn = drawn || f.asked
+		v.Chains = append(v.Chains, f)
+	}
+	if e.action != nil && !drawn { // it is told by the line of another, or belongs to no chain
+		v.Lone = append(v.Lone, viewAction(e.action, link))
 	}
 	for _, s := range e.lone {
 		v.Lone = append(v.Lone, viewAction(s, link))
@@ -531,19 +533,26 @@ func (e *explanation) writeHTML(w io.Writer) error {
 	return pageTemplates().ExecuteTemplate(w, "file", v)
 }
 
-func fileOf(c *chainStory, link linker, selected string) fileChain {
-	f := fileChain{chainView: viewChain(c, link, selected)}
+func (f *fileChain) fill(c *chainStory, link linker, asked *actionStory) {
+	selected := ""
+	if asked != nil {
+		selected = "e-" + asked.ID.String()
+	}
+	f.chainView = viewChain(c, link, selected)
 	for _, r := range f.Rows {
 		switch {
 		case r.hop != nil:
 			f.Details = append(f.Details, viewKey(r, c, link))
 		case r.action != nil:
-			a := viewAction(&actionStory{Action: r.action, proofs: c.proofs}, link)
+			s := &actionStory{Action: r.action, proofs: c.proofs}
+			if r.ID == selected {
+				s, f.asked = asked, true
+			}
+			a := viewAction(s, link)
 			a.Row = r
 			f.Details = append(f.Details, a)
 		}
 	}
-	return f
 }
 
 func hashOf(text []byte) string {

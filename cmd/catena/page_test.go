@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -182,7 +183,55 @@ func TestPageEscapes(t *testing.T) {
 	}
 }
 
-// TestWhoIsBehind a key: of one that was used, of one that was only minted.
+// TestWhoIsBehindWhatWasMinted: a key that was never used is followed upward by
+// exact bindings, as long as there is no choice.
+func TestWhoIsBehindWhatWasMinted(t *testing.T) {
+	store := openTest(t, database(t), "page_who")
+	if _, err := store.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	key := func(kind schemas.Kind, value string) schemas.Key {
+		return schemas.Key{Kind: kind, Namespace: "x", Value: value}
+	}
+	alice, bob := key(schemas.KindHuman, "alice@example.com"), key(schemas.KindHuman, "bob@example.com")
+	session := key(schemas.KindSession, "s1")
+	bind := func(child, parent schemas.Key, relation schemas.Relation, strength schemas.Strength) schemas.Binding {
+		return schemas.Binding{Child: child, Parent: parent, Relation: relation, Strength: strength, FromNanos: 1772442000e9, Proof: schemas.MakeID(child.Value, parent.Value),
+			ProofNanos: 1772442000e9, Source: "okta.system", Evidence: schemas.Evidence{Topic: "okta", Offset: 7}, Version: 1}
+	}
+	over := bind(key(schemas.KindToken, "over"), session, schemas.RelationIssued, schemas.StrengthExact)
+	over.UntilNanos = 1772442001e9
+	batch := sinks.Batch{Bindings: []schemas.Binding{
+		bind(session, alice, schemas.RelationAuthenticated, schemas.StrengthExact),
+		bind(key(schemas.KindToken, "t1"), session, schemas.RelationIssued, schemas.StrengthExact),
+		bind(key(schemas.KindToken, "claimed"), alice, schemas.RelationIssued, schemas.StrengthStated),
+		bind(key(schemas.KindToken, "torn"), alice, schemas.RelationIssued, schemas.StrengthExact),
+		bind(key(schemas.KindToken, "torn"), bob, schemas.RelationIssued, schemas.StrengthExact),
+		bind(key(schemas.KindToken, "gone"), session, schemas.RelationIssued, schemas.StrengthExact),
+		bind(key(schemas.KindToken, "gone"), schemas.Key{}, schemas.RelationRevoked, schemas.StrengthExact), over,
+		bind(key(schemas.KindToken, "ring1"), key(schemas.KindToken, "ring2"), schemas.RelationIssued, schemas.StrengthExact),
+		bind(key(schemas.KindToken, "ring2"), key(schemas.KindToken, "ring1"), schemas.RelationIssued, schemas.StrengthExact),
+	}}
+	if err := store.Write(t.Context(), &batch); err != nil {
+		t.Fatal(err)
+	}
+	base := servePage(t, store).URL
+	for value, want := range map[string]string{
+		"t1": "proven complete x:alice@example.com active 3", "gone": "proven complete x:alice@example.com revoked 3", "over": "proven complete x:alice@example.com expired 3",
+		"claimed": "unattributed no_binding_seen  active 1", "torn": "ambiguous several_candidates  active 1", "ring1": "unattributed no_binding_seen  active 17",
+	} {
+		status, text, _ := fetch(t, base, "/api/who?key=token:x:"+value)
+		var w whoAnswer
+		if err := json.Unmarshal([]byte(text), &w); err != nil || status != http.StatusOK || w.Basis != "mint" {
+			t.Fatalf("%s: %d %v %s", value, status, err, text)
+		}
+		if got := fmt.Sprint(w.Grade, " ", w.Reason, " ", w.Root.ID, " ", w.State, " ", len(w.Path)); got != want {
+			t.Errorf("%s: %q, want %q", value, got, want)
+		}
+	}
+}
+
+// TestWhoIsBehind a key that was used.
 func TestWhoIsBehind(t *testing.T) {
 	base := servePage(t, demoTables(t)).URL
 	for _, test := range []struct {

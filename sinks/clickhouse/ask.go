@@ -110,13 +110,13 @@ func (s *Store) BindingsOf(ctx context.Context, keys []schemas.Key, limit int) (
 // LastWith returns the newest action that was performed with a key; nil if the
 // table has none.
 func (s *Store) LastWith(ctx context.Context, k schemas.Key) (*schemas.Action, error) {
-	var found *schemas.Action
-	from := "FROM actions FINAL WHERE has(keys, " + quote(k.String()) + ") ORDER BY time_nanos DESC, event_id LIMIT 1"
-	err := s.loadActions(ctx, from, func(a *schemas.Action) error {
-		found = a
-		return nil
-	})
-	return found, err
+	var id uuid.UUID
+	// An event's keys and time never change, so that any of its versions says which is the newest.
+	from := "FROM actions WHERE has(keys, " + quote(k.String()) + ") ORDER BY time_nanos DESC, event_id LIMIT 1"
+	if err := load(ctx, s, []field{{"event_id", &id}}, from, func() error { return nil }); err != nil || id == uuid.Nil {
+		return nil, err
+	}
+	return s.Action(ctx, schemas.ID(id))
 }
 
 // SourceSeen is what was read of a source.
