@@ -251,6 +251,9 @@ func (d *doctor) kafka(ctx context.Context, cfg *config) {
 	case in.GroupFault != nil:
 		d.fail(about, "grant Read on the group (kafka-acls --add --allow-principal … --operation Read --group "+cfg.KafkaGroup+")",
 			"group %s cannot be used: %v", cfg.KafkaGroup, in.GroupFault)
+	case in.Members > 1 && cfg.ShareTopic == "":
+		d.warn(about, "set CATENA_SHARE_TOPIC, the same on each: what lies in another instance's partitions is attributed late or not at all",
+			"group %s has %d members, and nothing through which they share what they know", cfg.KafkaGroup, in.Members)
 	case in.Members > 0:
 		d.ok(about, "group %s: %s, %d members", cfg.KafkaGroup, in.Group, in.Members)
 	default:

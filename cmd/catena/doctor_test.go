@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -229,6 +230,35 @@ func TestDoctorConfiguration(t *testing.T) {
 	d.has(t, stateFail, "kafka", "no broker answers at 127.0.0.1:1")
 	if strings.Contains(text, "a short fixture key") {
 		t.Error("the key is shown")
+	}
+}
+
+// TestDoctorReady asks the daemon, as the health check of a container does.
+func TestDoctorReady(t *testing.T) {
+	var code atomic.Int32
+	daemon := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/readyz" {
+			t.Errorf("asked for %s", r.URL.Path)
+		}
+		w.WriteHeader(int(code.Load()))
+		_, _ = io.WriteString(w, `{"ok":false,"phase":"restoring"}`)
+	}))
+	t.Cleanup(daemon.Close)
+	_, port, _ := strings.Cut(daemon.Listener.Addr().String(), ":")
+	t.Setenv("CATENA_LISTEN", "0.0.0.0:"+port)
+	for status, want := range map[int]int{http.StatusOK: exitOK, http.StatusServiceUnavailable: exitFailure} {
+		code.Store(int32(status))
+		if got, out, errs := runCommandLine(t, "", "doctor", "--ready"); got != want || !strings.Contains(out, "restoring") {
+			t.Errorf("status %d: exit code %d, want %d\n%s%s", status, got, want, out, errs)
+		}
+	}
+	daemon.Close()
+	if got, _, errs := runCommandLine(t, "", "doctor", "--ready"); got != exitFailure || !strings.Contains(errs, "connection refused") {
+		t.Errorf("without a daemon: exit code %d\n%s", got, errs)
+	}
+	t.Setenv("CATENA_LISTEN", "")
+	if got, _, errs := runCommandLine(t, "", "doctor", "--ready"); got != exitUsage || !strings.Contains(errs, "CATENA_LISTEN") {
+		t.Errorf("without an address: exit code %d\n%s", got, errs)
 	}
 }
 

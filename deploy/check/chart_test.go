@@ -39,9 +39,10 @@ func TestChartLint(t *testing.T) {
 // everything switches on what is off by default.
 const everything = `
 replicas: 3
+canary: {enabled: true}
 image: {repository: registry.example.com/catena, digest: "sha256:0000000000000000000000000000000000000000000000000000000000000000"}
 imagePullSecrets: [{name: registry}]
-settings: {KAFKA_SASL_MECHANISM: SCRAM-SHA-512, KAFKA_SASL_USER: catena, CLICKHOUSE_ADDR: "clickhouses://ch:9440", BATCH_ROWS: 20000, KAFKA_TOPICS_REGEX: true}
+settings: {KAFKA_TOPICS: "okta,catena_canary", KAFKA_SASL_MECHANISM: SCRAM-SHA-512, KAFKA_SASL_USER: catena, CLICKHOUSE_ADDR: "clickhouses://ch:9440", BATCH_ROWS: 20000, KAFKA_TOPICS_REGEX: true}
 secrets: {files: {KAFKA_SASL_PASSWORD: kafka-password}}
 tls: {kafka: {existingSecret: kafka-tls, clientCertificate: true}, clickhouse: {existingSecret: ch-tls}}
 sources: {existingConfigMap: own-sources}
@@ -70,6 +71,10 @@ type objects struct {
 	budget     *policy.PodDisruptionBudget
 	network    *networking.NetworkPolicy
 	monitor    *monitoring.ServiceMonitor
+
+	canary        *apps.Deployment
+	canaryService core.Service
+	canaryMonitor *monitoring.ServiceMonitor
 }
 
 func load(t *testing.T) *chart.Chart {
@@ -132,14 +137,29 @@ func decode(t *testing.T, manifest string) *objects {
 		var kind struct {
 			APIVersion string `json:"apiVersion"`
 			Kind       string `json:"kind"`
+			Metadata   struct {
+				Name string `json:"name"`
+			} `json:"metadata"`
 		}
 		if err := yaml.Unmarshal([]byte(doc), &kind); err != nil {
 			t.Fatalf("%v\n%s", err, doc)
 		}
 		var into any
-		switch kind.APIVersion + " " + kind.Kind {
+		what := kind.APIVersion + " " + kind.Kind
+		if strings.HasSuffix(kind.Metadata.Name, "-canary") {
+			what += " of the canary"
+		}
+		switch what {
 		case " ":
 			continue // comments
+		case "apps/v1 Deployment of the canary":
+			o.canary = &apps.Deployment{}
+			into = o.canary
+		case "v1 Service of the canary":
+			into = &o.canaryService
+		case "monitoring.coreos.com/v1 ServiceMonitor of the canary":
+			o.canaryMonitor = &monitoring.ServiceMonitor{}
+			into = o.canaryMonitor
 		case "v1 ConfigMap":
 			into = &o.config
 		case "apps/v1 Deployment":
@@ -158,7 +178,7 @@ func decode(t *testing.T, manifest string) *objects {
 			o.monitor = &monitoring.ServiceMonitor{}
 			into = o.monitor
 		default:
-			t.Fatalf("unexpected %s %s", kind.APIVersion, kind.Kind)
+			t.Fatalf("unexpected %s", what)
 		}
 		if err := yaml.UnmarshalStrict([]byte(doc), into); err != nil {
 			t.Errorf("%s %s: %v\n%s", kind.APIVersion, kind.Kind, err, doc)
@@ -173,6 +193,7 @@ func TestChart(t *testing.T) {
 			o := render(t, text)
 			o.checkPod(t)
 			o.checkReferences(t)
+			o.checkCanary(t)
 			checkSettings(t, "chart", keys(o.config.Data))
 		})
 	}
@@ -276,15 +297,57 @@ func (o *objects) checkReferences(t *testing.T) {
 	}
 }
 
+// checkCanary: it is as closed as the daemon, and nobody takes one for the other.
+func (o *objects) checkCanary(t *testing.T) {
+	if o.canary == nil {
+		return
+	}
+	daemon, canary := o.deployment.Spec.Template, o.canary.Spec.Template
+	if fmt.Sprint(daemon.Spec.SecurityContext) != fmt.Sprint(canary.Spec.SecurityContext) ||
+		fmt.Sprint(daemon.Spec.Containers[0].SecurityContext) != fmt.Sprint(canary.Spec.Containers[0].SecurityContext) {
+		t.Error("the canary runs with other rights than the daemon")
+	}
+	if fmt.Sprint(daemon.Spec.Volumes) != fmt.Sprint(canary.Spec.Volumes) {
+		t.Error("the canary has other secrets than the daemon")
+	}
+	takes := func(selector, labels map[string]string) bool {
+		for k, v := range selector {
+			if labels[k] != v {
+				return false
+			}
+		}
+		return true
+	}
+	for what, selectors := range map[string][2]map[string]string{
+		"deployment": {o.deployment.Spec.Selector.MatchLabels, o.canary.Spec.Selector.MatchLabels},
+		"service":    {o.service.Spec.Selector, o.canaryService.Spec.Selector},
+	} {
+		if takes(selectors[0], canary.Labels) || takes(selectors[1], daemon.Labels) || !takes(selectors[1], canary.Labels) {
+			t.Errorf("the %s of one selects the other, or not its own: %v", what, selectors)
+		}
+	}
+	if o.budget != nil && takes(o.budget.Spec.Selector.MatchLabels, canary.Labels) {
+		t.Error("the disruption budget counts the canary")
+	}
+	if o.network != nil && !takes(o.network.Spec.PodSelector.MatchLabels, canary.Labels) {
+		t.Error("the network policy leaves the canary out")
+	}
+	if o.monitor != nil && (o.canaryMonitor == nil || takes(o.monitor.Spec.Selector.MatchLabels, o.canaryService.Labels) ||
+		!takes(o.canaryMonitor.Spec.Selector.MatchLabels, o.canaryService.Labels)) {
+		t.Error("the monitors mix daemon and canary up")
+	}
+}
+
 // TestValues: every value is in the schema, and the schema refuses mistakes.
 func TestValues(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
-		"typing error":          {"replica: 3", "replica"},
-		"secret in settings":    {"settings: {CLICKHOUSE_PASSWORD: x}", "CLICKHOUSE_PASSWORD"},
-		"prefix in settings":    {"settings: {CATENA_SKEW: 1s}", "CATENA_SKEW"},
-		"no secret":             {`secrets: {existingSecret: ""}`, "existingSecret"},
-		"digest without a hash": {"image: {digest: latest}", "digest"},
-		"too short to drain":    {"terminationGracePeriodSeconds: 10", "terminationGracePeriodSeconds"},
+		"typing error":             {"replica: 3", "replica"},
+		"secret in settings":       {"settings: {CLICKHOUSE_PASSWORD: x}", "CLICKHOUSE_PASSWORD"},
+		"prefix in settings":       {"settings: {CATENA_SKEW: 1s}", "CATENA_SKEW"},
+		"canary that nobody reads": {"canary: {enabled: true}", "must name catena_canary"},
+		"no secret":                {`secrets: {existingSecret: ""}`, "existingSecret"},
+		"digest without a hash":    {"image: {digest: latest}", "digest"},
+		"too short to drain":       {"terminationGracePeriodSeconds: 10", "terminationGracePeriodSeconds"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := renderText(t, "catena", tc.text); err == nil || !strings.Contains(err.Error(), tc.want) {
