@@ -18,6 +18,9 @@ TESTFLAGS ?=
 BENCH ?= .
 BENCHTIME ?= 1s
 COUNT ?= 1
+ROWS ?= 20000000
+RUNS ?= 15
+DATA ?=
 FUZZ ?= ^Fuzz
 FUZZSKIP ?= ^FuzzSource
 FUZZPARALLEL ?=
@@ -39,7 +42,7 @@ need_go = $(call need,go,install Go 1.26 or newer (go.dev/dl))
 every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 1 } \
 	END { if (bad) print "make $@: a test that had to run did not" > "/dev/stderr"; exit bad }'
 
-.PHONY: help build check-deploy manifests sizing demo demo-live test test-kafka test-page chromium test-crash check sim mutants bench bench-writer fuzz fuzz-sources dashboards kafka clean \
+.PHONY: help build check-deploy manifests sizing demo demo-live test test-kafka test-page chromium test-crash check sim mutants bench bench-writer bench-sql fuzz fuzz-sources dashboards kafka clean \
 	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache
 
 help: ## print this list
@@ -111,6 +114,12 @@ bench-writer: libchdb ## carry rows into the engine and into a Null table, over 
 			printf "| %s | %s | %s | %.0f | %.1f | %.1f |\n", name[2] == "null" ? "`ENGINE = Null`" : "`" name[2] "`", name[3], name[4], v["rows/s"], v["cpu-s/Mrow"], v["db-cpu-s/Mrow"] } \
 		/^(FAIL|panic|---)/ { print > "/dev/stderr"; bad = 1 } \
 		END { exit bad || !n }'
+
+# At 20,000,000 rows it wants half an hour on two cores for the filling, 4 GB of memory and 10 GB of disk; DATA keeps the tables for
+# the next run, in the same version of the tables.
+bench-sql: libchdb ## what each question costs on a large table, as the table of docs/benchmarks.md (ROWS=20000000 RUNS=15 DATA=folder)
+	@$(need_go)
+	@CATENA_REQUIRE_LIBCHDB=1 go test ./cmd/catena -run '^TestSQLBench$$' -sql.rows $(ROWS) -sql.runs $(RUNS) -sql.data '$(DATA)' -count=1 -v -timeout 3h | $(every_test)
 
 # Of each benchmark line it takes the values by their units; the columns are those of docs/benchmarks.md.
 bench-sources: ## decode the golden records of each source next to fastjson's parse, as the table of docs/benchmarks.md

@@ -52,12 +52,19 @@ var engine struct {
 // database starts the embedded engine once and returns its address.
 func database(t *testing.T) string {
 	t.Helper()
+	return databaseIn(t, "")
+}
+
+// databaseIn is the same for whoever comes first and wants to keep the tables
+// in a folder; empty for one that goes with the test.
+func databaseIn(t *testing.T, dir string) string {
+	t.Helper()
 	if _, err := os.Stat(embedded.DefaultLibrary()); err != nil && os.Getenv("CATENA_REQUIRE_LIBCHDB") == "" {
 		t.Skip("the embedded engine is not there: run `make libchdb`")
 	}
 	engine.once.Do(func() {
 		env := &environment{stderr: io.Discard, getenv: os.Getenv}
-		engine.server, engine.err = startEmbedded(env, "", "127.0.0.1:0", &config{ClickHouseUser: "default"})
+		engine.server, engine.err = startEmbedded(env, dir, "127.0.0.1:0", &config{ClickHouseUser: "default"})
 	})
 	if engine.err != nil {
 		t.Fatal(engine.err)

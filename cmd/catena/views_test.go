@@ -73,6 +73,10 @@ func TestViewsTellTheStories(t *testing.T) {
 			"      09:30:00  session  user.session.end  proven"}},
 		{"every node but the root has its parent", "WITH t AS (SELECT * FROM chain_tree(chain = '" + alice + "')) SELECT node FROM t WHERE parent NOT IN (SELECT node FROM t)", []string{
 			"human:email:alice.moreau@example.com"}},
+		{"the chain in one row", "SELECT root_name, actions, tools[1], worst_grade, mfa FROM chain(chain = '" + alice + "')", []string{
+			"Alice Moreau 23 execute_tool change_request inferred yes"}},
+		{"the chains of a time, with all of theirs", "SELECT root_name, actions FROM chains_between(since = '2026-03-02 08:57:20', until = '2026-03-02 08:57:22') ORDER BY root_name", []string{
+			"Alice Moreau 23"}},
 		{"who touched a resource", "SELECT root_name, what, worst_grade, length(tool_calls), mfa FROM resource_touched_by(resource = 'arn:aws:s3:::example-customer-records/customers/4711.json')", []string{
 			"Alice Moreau [s3:GetObject] proven 1 yes"}},
 		{"who touched what begins so", "SELECT root_name FROM resource_touched_by(resource = 'arn:aws:s3:::example-customer-records/*')", []string{

@@ -112,6 +112,7 @@ CREATE TABLE IF NOT EXISTS actions
     INDEX by_chain    chain_id  TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_cause    cause_id  TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_root     root_id   TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_name     root_name TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_token    token     TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_session  session   TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_workload workload  TYPE bloom_filter(0.01) GRANULARITY 1,

@@ -21,8 +21,10 @@ func (s *Store) Chain(ctx context.Context, chain schemas.ID, limit int) ([]*sche
 		limit = 10_000
 	}
 	var found []*schemas.Action
-	from := fmt.Sprintf("FROM actions FINAL WHERE chain_id = '%[1]s' AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = '%[1]s')"+
-		" AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = '%[1]s') ORDER BY time_nanos, event_id LIMIT %[2]d", chain, limit)
+	// As in the view actions_of_chain, which says why.
+	where := fmt.Sprintf("chain_id = '%[1]s' AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = '%[1]s')"+
+		" AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = '%[1]s')", chain)
+	from := fmt.Sprintf("FROM actions FINAL PREWHERE event_id GLOBAL IN (SELECT event_id FROM actions WHERE %[1]s) WHERE %[1]s ORDER BY time_nanos, event_id LIMIT %[2]d", where, limit)
 	err := s.loadActions(ctx, from, func(a *schemas.Action) error {
 		found = append(found, a)
 		return nil
@@ -123,11 +125,16 @@ func (s *Store) find(ctx context.Context, conditions []string, limit int) ([]Fou
 	if err != nil || len(where) == 0 {
 		return nil, err
 	}
-	return s.confirm(ctx, fmt.Sprintf("(%s) AND %s AND chain_id IN (%s)", strings.Join(conditions, " OR "), between(from, until), strings.Join(where, ", ")), limit)
+	in := fmt.Sprintf("%s AND chain_id IN (%s)", between(from, until), strings.Join(where, ", "))
+	for i, c := range conditions {
+		either[i] = "SELECT event_id FROM actions WHERE " + c + " AND " + in
+	}
+	return s.confirm(ctx, fmt.Sprintf("PREWHERE event_id GLOBAL IN (%s) WHERE (%s) AND %s", strings.Join(either, " UNION ALL "), strings.Join(conditions, " OR "), in), limit)
 }
 
-// confirm groups the newest versions of rows by chain.
-func (s *Store) confirm(ctx context.Context, where string, limit int) ([]Found, error) {
+// confirm groups by chain the newest versions of the rows that meet the
+// clauses.
+func (s *Store) confirm(ctx context.Context, clauses string, limit int) ([]Found, error) {
 	var (
 		chain, event   uuid.UUID
 		kind, id, name string
@@ -139,7 +146,7 @@ func (s *Store) confirm(ctx context.Context, where string, limit int) ([]Found, 
 		{"chain_id", &chain}, {"argMax(root_kind, time_nanos)", &kind}, {"argMax(root_id, time_nanos)", &id}, {"argMax(root_name, time_nanos)", &name},
 		{"min(time_nanos) AS first", &first}, {"max(time_nanos) AS last", &last}, {"count()", &n}, {"argMax(event_id, time_nanos)", &event},
 	}
-	from := fmt.Sprintf("FROM actions FINAL WHERE %s GROUP BY chain_id ORDER BY last DESC, chain_id LIMIT %d", where, limit)
+	from := fmt.Sprintf("FROM actions FINAL %s GROUP BY chain_id ORDER BY last DESC, chain_id LIMIT %d", clauses, limit)
 	err := load(ctx, s, fields, from, func() error {
 		var w words
 		all = append(all, Found{schemas.ID(chain), w.keyOf("root_id", kind, id), name, first, last, int(n), schemas.ID(event)})

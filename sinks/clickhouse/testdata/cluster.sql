@@ -100,6 +100,7 @@ CREATE TABLE IF NOT EXISTS actions_local ON CLUSTER 'main'
     INDEX by_chain    chain_id  TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_cause    cause_id  TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_root     root_id   TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_name     root_name TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_token    token     TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_session  session   TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_workload workload  TYPE bloom_filter(0.01) GRANULARITY 1,
@@ -253,6 +254,14 @@ GROUP BY chain_id;
 CREATE OR REPLACE VIEW actions_of_chain ON CLUSTER 'main' AS
 SELECT *
 FROM actions FINAL
+PREWHERE event_id GLOBAL IN
+(
+    SELECT event_id
+    FROM actions
+    WHERE chain_id = {chain:UUID}
+        AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+        AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+)
 WHERE chain_id = {chain:UUID}
     AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
     AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID});
@@ -280,6 +289,28 @@ FROM actions FINAL
 WHERE chain_id != toUUID('00000000-0000-0000-0000-000000000000')
 GROUP BY chain_id;
 
+CREATE OR REPLACE VIEW chain ON CLUSTER 'main' AS
+SELECT
+    chain_id,
+    argMax(actions.root_kind, (actions.root_id != '', event_time, event_id)) AS root_kind,
+    argMax(actions.root_id, (actions.root_id != '', event_time, event_id)) AS root_id,
+    argMax(actions.root_name, (actions.root_name != '', event_time, event_id)) AS root_name,
+    min(event_time) AS first_seen,
+    max(ended_at) AS last_seen,
+    count() AS actions,
+    arraySort(groupUniqArrayIf(action, class = 'tool_call')) AS tools,
+    arraySort(groupUniqArrayIf(resource, resource != '')) AS resources,
+    arraySort(groupUniqArrayIf(workload, workload != '')) AS workloads,
+    arraySort(groupUniqArray(source)) AS sources,
+    max(depth) AS depth,
+    ['unattributed', 'ambiguous', 'inferred', 'stated', 'proven'][
+        min(indexOf(['unattributed', 'ambiguous', 'inferred', 'stated', 'proven'], grade))] AS worst_grade,
+    arraySort(groupUniqArrayArray(actions.flags)) AS flags,
+    if(countIf(actions.mfa != 'unknown') = 0, 'unknown', argMinIf(actions.mfa, (event_time, event_id), actions.mfa != 'unknown')) AS mfa,
+    argMinIf(actions.auth_method, (event_time, event_id), actions.auth_method != '') AS auth_method
+FROM actions_of_chain(chain = {chain:UUID}) AS actions
+GROUP BY chain_id;
+
 CREATE OR REPLACE VIEW chains_between ON CLUSTER 'main' AS
 WITH
     spans AS
@@ -288,7 +319,8 @@ WITH
         FROM chain_spans
         GROUP BY chain_id
         HAVING first < {until:DateTime64(6, 'UTC')} AND last >= {since:DateTime64(6, 'UTC')}
-    )
+    ),
+    (SELECT (min(first), max(last)) FROM spans) AS reach
 SELECT
     chain_id,
     argMax(actions.root_kind, (actions.root_id != '', event_time, event_id)) AS root_kind,
@@ -308,8 +340,13 @@ SELECT
     if(countIf(actions.mfa != 'unknown') = 0, 'unknown', argMinIf(actions.mfa, (event_time, event_id), actions.mfa != 'unknown')) AS mfa,
     argMinIf(actions.auth_method, (event_time, event_id), actions.auth_method != '') AS auth_method
 FROM actions FINAL
-WHERE chain_id GLOBAL IN (SELECT chain_id FROM spans)
-    AND event_time >= (SELECT min(first) FROM spans) AND event_time <= (SELECT max(last) FROM spans)
+PREWHERE event_id GLOBAL IN
+(
+    SELECT event_id
+    FROM actions
+    WHERE chain_id GLOBAL IN (SELECT chain_id FROM spans) AND event_time >= reach.1 AND event_time <= reach.2
+)
+WHERE chain_id != toUUID('00000000-0000-0000-0000-000000000000') AND event_time >= reach.1 AND event_time <= reach.2
 GROUP BY chain_id
 HAVING countIf(event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}) > 0;
 
@@ -326,6 +363,14 @@ SELECT
     grade, reason, cause_id, cause_grade, policy_decision, grant_id, source_ip, flags,
     root_kind, root_id, root_name, source, event_id, topic, partition, offset, record_index
 FROM actions FINAL
+PREWHERE event_id GLOBAL IN
+(
+    SELECT event_id
+    FROM actions
+    WHERE chain_id = {chain:UUID}
+        AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+        AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+)
 WHERE chain_id = {chain:UUID}
     AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
     AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
@@ -341,6 +386,14 @@ WITH
             if(empty(steps) AND frontier != '', [frontier], arrayMap(h -> h.key, steps)) AS above,
             notEmpty(above) AND startsWith(above[-1], 'call:') AND has(keys, above[-1]) AS is_call
         FROM actions FINAL
+        PREWHERE event_id GLOBAL IN
+        (
+            SELECT event_id
+            FROM actions
+            WHERE chain_id = {chain:UUID}
+                AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+                AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+        )
         WHERE chain_id = {chain:UUID}
             AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
             AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
@@ -401,7 +454,12 @@ SELECT
     max(mfa) AS mfa,
     arraySort(groupUniqArrayArray(actions.flags)) AS flags
 FROM actions FINAL
-WHERE resource = {resource:String} OR (endsWith({resource:String}, '*') AND startsWith(resource, substring({resource:String}, 1, length({resource:String}) - 1)))
+PREWHERE event_id GLOBAL IN
+(
+    SELECT event_id
+    FROM actions
+    WHERE resource = {resource:String} OR (endsWith({resource:String}, '*') AND startsWith(resource, substring({resource:String}, 1, length({resource:String}) - 1)))
+)
 GROUP BY root_kind, root_id, chain_id
 ORDER BY first_seen, chain_id;
 
@@ -416,7 +474,7 @@ WITH RECURSIVE
             UNION ALL
             SELECT concat('workload:ip:', {start:String}) AS k WHERE NOT match({start:String}, '^[a-z]+:[a-z0-9_.]+:.')
             UNION ALL
-            SELECT arrayJoin(arrayFilter(k -> match(k, '^(token|session):'), keys)) AS k FROM actions FINAL WHERE source_ip = {start:String}
+            SELECT arrayJoin(arrayFilter(k -> match(k, '^(token|session):'), keys)) AS k FROM actions WHERE source_ip = {start:String} AND NOT match({start:String}, '^[a-z]+:[a-z0-9_.]+:.')
         )
         UNION ALL
         SELECT b.child AS key, b.parent AS parent, b.relation AS relation, b.strength AS strength, b.proof AS proof, d.distance + 1 AS distance, arrayPushBack(d.path, b.child) AS path
@@ -424,7 +482,7 @@ WITH RECURSIVE
         INNER JOIN
         (
             SELECT child, parent, toString(relation) AS relation, toString(strength) AS strength, proof
-            FROM bindings FINAL
+            FROM bindings -- all versions of one say the same of who drives whom
             WHERE strength != 'weak' AND relation NOT IN ('granted', 'ended', 'revoked') AND parent GLOBAL IN (SELECT key FROM driven)
         ) AS b ON b.parent = d.key
         WHERE d.distance < 8 AND NOT has(d.path, b.child)
@@ -441,6 +499,14 @@ SELECT
     arrayLast(k -> has(reached.1, k), arrayConcat(arrayReverse(keys), hops.key)) AS via,
     if(via = '', 0, reached.2[indexOf(reached.1, via)]) AS distance
 FROM actions FINAL
+PREWHERE event_id GLOBAL IN -- an index each
+(
+    SELECT event_id FROM actions WHERE hasAny(keys, reached.1)
+    UNION ALL
+    SELECT event_id FROM actions WHERE hasAny(hops.key, reached.1)
+    UNION ALL
+    SELECT event_id FROM actions WHERE source_ip = {start:String} AND NOT match({start:String}, '^[a-z]+:[a-z0-9_.]+:.')
+)
 WHERE hasAny(keys, reached.1) OR hasAny(hops.key, reached.1) OR source_ip = {start:String}
 ORDER BY event_time, event_id;
 
@@ -458,6 +524,12 @@ FROM
     (
         SELECT event_time, chain_id, arrayFilter(h -> NOT h.lent AND NOT match(h.key, '^(call|request):'), hops) AS steps
         FROM actions FINAL
+        PREWHERE event_id GLOBAL IN
+        (
+            SELECT event_id FROM actions WHERE root_id = {identity:String}
+            UNION ALL
+            SELECT event_id FROM actions WHERE root_name = {identity:String}
+        )
         WHERE root_id = {identity:String} OR root_name = {identity:String}
     )
     ARRAY JOIN arrayEnumerate(steps) AS i
