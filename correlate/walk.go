@@ -499,18 +499,12 @@ func (w *walker) weak(n nodeID, at int64) path {
 }
 
 // surely reports whether a weak binding of a root held when its key was used,
-// as opposed to one that may have. A call on a workload has to have been active
-// at the recorded time, the resolution of the record allowed: if clocks have to
-// differ for it, the workload may as well have acted by itself. The run behind a
-// subject has to have been under way even if they differ, since the subject is
-// an answer without it.
+// whatever the clocks and the resolution of the record say, as opposed to one
+// that may have: then the root may as well have acted by itself.
 func (w *walker) surely(n nodeID, e *edge, when int64) bool {
-	kind, until := w.s.at(n).kind, w.s.ext(e).until
-	switch {
-	case !kind.Root():
+	until := w.s.ext(e).until
+	if !w.s.at(n).kind.Root() {
 		return true
-	case kind == schemas.KindWorkload:
-		return (e.from == 0 || when+w.act.ResolutionNanos >= e.from) && (until == 0 || when < until)
 	}
 	ended := w.s.extra(e.parent).ended
 	return (e.from == 0 || when-w.slack >= e.from) && (until == 0 || when+w.slack < until) && (ended == 0 || when+w.slack <= ended)

@@ -77,7 +77,7 @@ type config struct {
 
 	HMACKey string `envconfig:"HMAC_KEY" secret:"true" desc:"keys the HMAC that replaces secrets found in logs; 16 bytes or more, the same on every instance (openssl rand -hex 32)"`
 
-	Skew            time.Duration `envconfig:"SKEW" default:"1s" desc:"how far two systems' clocks may differ"`
+	Skew            time.Duration `envconfig:"SKEW" default:"1s" desc:"how far two systems' clocks may differ; what a workload does within it of the beginning or end of a call is ambiguous, so set it as small as your clocks allow"`
 	OutOfOrderness  time.Duration `envconfig:"OUT_OF_ORDERNESS" default:"15m" desc:"how far the watermark trails the newest event time of a partition"`
 	AllowedLateness time.Duration `envconfig:"ALLOWED_LATENESS" default:"1h" desc:"how long after the watermark a row can still be improved"`
 	Window          time.Duration `envconfig:"WINDOW" default:"168h" desc:"how long a key that nothing touches is remembered"`

@@ -15,7 +15,7 @@ type ledger struct {
 	worlds int
 	rows   [schemas.GradeProven + 1]tally
 	exact  tally // inferred, with nothing lost
-	edge   tally // inferred, so near to the end of a window that clocks cannot tell
+	edge   tally // inferred, near to the end of a window
 	whole  tally // rows that nothing was lost of: right is attributed
 	tied   int   // of those not attributed: the clocks cannot tell between two
 	other  map[string]int
@@ -64,13 +64,14 @@ func (l *ledger) add(w *World, rows map[schemas.ID]*schemas.Action) {
 		switch {
 		case a.Root.IsZero():
 			l.rows[a.Grade].rows++
-		case a.Grade == schemas.GradeInferred && t.Edge:
-			l.edge.count(right)
 		default:
 			l.rows[a.Grade].count(right)
 		}
-		if a.Grade == schemas.GradeInferred && !t.Edge && !t.Lossy {
+		if a.Grade == schemas.GradeInferred && !t.Lossy {
 			l.exact.count(right)
+		}
+		if a.Grade == schemas.GradeInferred && t.Edge {
+			l.edge.count(right)
 		}
 		if t.Lossy || t.Hopeless {
 			continue
@@ -97,7 +98,7 @@ func (l *ledger) String() string {
 		line(g.String(), &l.rows[g])
 		if g == schemas.GradeInferred {
 			line("  of them, nothing lost", &l.exact)
-			line("  besides, at an edge", &l.edge)
+			line("  of them, at an edge", &l.edge)
 		}
 		if g == 0 {
 			break

@@ -395,7 +395,7 @@ func (q *asker) behind(k schemas.Key, at, when int64, seen []schemas.Key) (answe
 	lossy, sure := false, false
 	if k.Kind == schemas.KindWorkload {
 		for _, c := range q.innermost(q.active(k, when)) {
-			sure = sure || c.from <= when+q.rec.ResolutionNanos && when < c.until
+			sure = sure || c.from <= when-q.slack && when+q.slack < c.until
 			l := &link{Binding: schemas.Binding{Child: k, Parent: c.span, Relation: schemas.RelationInvoked}, recs: []*rec{c.rec}}
 			a := q.climb(c.span, when, seen).below(l.Binding, l, at)
 			answers = append(answers, a)
