@@ -15,7 +15,14 @@
 //   - A write that failed is repeated with the same rows until it succeeds.
 //     Rows are therefore written at least once; that they are seen once is the
 //     work of their ids and versions, not of the database's deduplication.
-//   - A row that the database refuses becomes a dead letter, and only that row.
+//   - A row that the database refuses for good becomes a dead letter, and only
+//     that row: the batch is halved until the rows at fault stand alone. All that
+//     a person has to mend (a full disk, a read-only table, a missing right)
+//     waits instead.
+//   - What is held is bounded. From the bound on [Writer.Full] says so, and at
+//     twice as much Append refuses; an outage costs no memory beyond that.
+//   - An outage is one line of log when it begins and one when a whole batch is
+//     durable again, however many attempts lie between.
 //
 // Sinks: [catena/sinks/clickhouse] and [catena/sinks/jsonl]. Every sink passes
 // the tests of [catena/sinks/sinktest].
