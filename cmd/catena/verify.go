@@ -55,6 +55,9 @@ Cost: one pass over the place columns of actions, dead_letters, skips and item_c
 some passes over ids in parts of four million; the memory it takes, here and in the server,
 does not grow with the tables. --offsets-only leaves the ids out.
 
+With CATENA_RETENTION, rows expire by the event's time: proved is what arrived within nine
+tenths of it. Events that were older than that when they arrived look as if they were missing.
+
 Exit code: 0 clean, 3 something was found. catena may go on running meanwhile.
 
   catena verify
@@ -151,6 +154,7 @@ type verifier struct {
 	until       time.Time
 	kafka, json bool
 	offsetsOnly bool
+	kept        time.Duration // if retention narrows what is proved
 }
 
 // verification is what one round found.
@@ -288,10 +292,27 @@ func (v *verifier) ranges(ctx context.Context, committed map[ingest.Partition]in
 	slices.SortFunc(ranges, func(a, b clickhouse.Range) int {
 		return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
-	if !v.since.IsZero() || !v.until.IsZero() {
-		ranges, err = v.store.Arrived(ctx, ranges, nanosOf(v.since), nanosOf(v.until))
+	since, err := v.horizon(ctx)
+	if err == nil && (!since.IsZero() || !v.until.IsZero()) {
+		ranges, err = v.store.Arrived(ctx, ranges, nanosOf(since), nanosOf(v.until))
 	}
 	return ranges, progress, err
+}
+
+// horizon is since when records are proved: as was asked for, and not before
+// what retention leaves of the rows. A tenth of it is left out, as rows go by
+// the event's time, which is before the record's arrival.
+func (v *verifier) horizon(ctx context.Context) (time.Time, error) {
+	kept, err := v.store.Kept(ctx)
+	if err != nil || kept == 0 {
+		return v.since, err
+	}
+	oldest := time.Now().Add(-kept + max(kept/10, time.Hour))
+	if v.since.Before(oldest) {
+		v.kept = kept
+		return oldest, nil
+	}
+	return v.since, nil
 }
 
 func nanosOf(t time.Time) int64 {
@@ -570,6 +591,9 @@ func (v *verifier) print(r *verification) error {
 	}
 	fmt.Fprintf(v.env.stdout, "\n%d in = %d actions + %d dead letters + %d skips - %d again + %d missing   (%d partitions, %.1f s)\n",
 		total.In, total.Actions, total.DeadLetters, skips, total.Again, total.Missing, len(r.Partitions), r.Seconds)
+	if v.kept > 0 {
+		fmt.Fprintf(v.env.stdout, "rows are kept for %v (CATENA_RETENTION): what arrived more than nine tenths of it ago is left out\n", v.kept)
+	}
 	for _, f := range r.Findings {
 		fmt.Fprintf(v.env.stdout, "  %s\n", f)
 	}

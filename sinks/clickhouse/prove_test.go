@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"catena/schemas"
 	"catena/sinks"
@@ -246,5 +247,26 @@ func TestArrived(t *testing.T) {
 	want := []Range{{"cloudtrail", 0, 24, 49}, {"cloudtrail", 1, 25, 38}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, %v; want %v", got, err, want)
+	}
+}
+
+func TestKept(t *testing.T) {
+	s := migrated(t)
+	for _, test := range []struct {
+		change string
+		want   time.Duration
+	}{
+		{"", 0},
+		{"ALTER TABLE actions MODIFY TTL toDateTime(event_time) + toIntervalSecond(7200)", 2 * time.Hour},
+		{"ALTER TABLE actions MODIFY TTL toDateTime(event_time) + toIntervalYear(1)", 0},
+	} {
+		if test.change != "" {
+			if err := s.conn.Exec(t.Context(), test.change); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := s.Kept(t.Context()); err != nil || got != test.want {
+			t.Errorf("after %q rows are kept for %v, %v; want %v", test.change, got, err, test.want)
+		}
 	}
 }

@@ -84,6 +84,21 @@ func (s *Store) setRetention(ctx context.Context) error {
 	return nil
 }
 
+// Kept is how long the rows of actions are kept, as the table says; zero if for
+// ever, or if somebody else has put a TTL on it.
+func (s *Store) Kept(ctx context.Context) (time.Duration, error) {
+	var engine string
+	from := "FROM system.tables WHERE database = currentDatabase() AND name = '" + s.local("actions") + "'"
+	if err := load(ctx, s, []field{{"engine_full", &engine}}, from, func() error { return nil }); err != nil {
+		return 0, err
+	}
+	var n int64
+	if _, ttl, ok := strings.Cut(engine, " TTL "); ok {
+		_, _ = fmt.Sscanf(seconds(ttl), "toIntervalSecond(%d)", &n)
+	}
+	return time.Duration(n) * time.Second, nil
+}
+
 // seconds is the interval of a TTL.
 func seconds(ttl string) string {
 	_, rest, _ := strings.Cut(ttl, "toIntervalSecond(")
