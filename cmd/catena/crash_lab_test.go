@@ -5,14 +5,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,9 +48,8 @@ type lab struct {
 	name     string            // of database and group
 	env      []string
 
-	mu   sync.Mutex
-	saw  func(who *child, what string) // told of each log line and statement
-	runs []*child
+	mu  sync.Mutex
+	saw func(who *child, what string) // told of each log line and statement
 }
 
 // newLab starts Kafka and ClickHouse. Settings are further variables for
@@ -118,22 +120,25 @@ func (l *lab) produce(records []schemas.Record) {
 	l.t.Helper()
 	out := make([]*kgo.Record, len(records))
 	for i, r := range records {
-		out[i] = &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Timestamp: time.Unix(0, r.TimestampNanos)}
+		out[i] = kafkaRecord(&r)
 	}
 	results := l.client.ProduceSync(l.t.Context(), out...)
 	if err := results.FirstErr(); err != nil {
 		l.t.Fatalf("produce: %v", err)
-	}
-	for i, r := range results {
-		if r.Record != out[i] && r.Record.Offset < 0 {
-			l.t.Fatalf("a record went to offset %d", r.Record.Offset)
-		}
 	}
 	for i := range records {
 		if out[i].Offset != records[i].Offset {
 			l.t.Fatalf("a record went to %s/%d@%d instead of @%d", records[i].Topic, records[i].Partition, out[i].Offset, records[i].Offset)
 		}
 	}
+}
+
+func kafkaRecord(r *schemas.Record) *kgo.Record {
+	out := &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value}
+	if r.TimestampNanos != 0 {
+		out.Timestamp = time.Unix(0, r.TimestampNanos)
+	}
+	return out
 }
 
 // evict throws members out of the group, as the session timeout does. Nil is all
@@ -165,10 +170,11 @@ func (l *lab) evict(is func(member kadm.DescribedGroupMember) bool) int {
 
 // child is a process of the lab.
 type child struct {
-	lab  *lab
-	cmd  *exec.Cmd
-	done chan struct{} // ended and waited for
-	err  error
+	lab    *lab
+	listen string // where its metrics are
+	cmd    *exec.Cmd
+	done   chan struct{} // ended and waited for
+	err    error
 
 	mu     sync.Mutex
 	output bytes.Buffer
@@ -295,8 +301,9 @@ func tail(s string) string { return s[max(0, len(s)-4000):] }
 // run starts `catena run`.
 func (l *lab) run(settings ...string) *child {
 	l.t.Helper()
-	c := l.start(append(append([]string{}, l.env...), settings...), l.program, "run")
-	l.runs = append(l.runs, c)
+	listen := "127.0.0.1:" + freePort(l.t)
+	c := l.start(append(append(append([]string{}, l.env...), "CATENA_LISTEN="+listen), settings...), l.program, "run")
+	c.listen = listen
 	return c
 }
 
@@ -371,7 +378,7 @@ func (l *lab) difference(want map[schemas.ID]*schemas.Action) (faults []string) 
 			}
 		case rowLine(a) != rowLine(w):
 			if differ++; differ <= 3 {
-				faults = append(faults, "row differs:\n in the tables "+rowLine(a)+"\n   undisturbed "+rowLine(w))
+				faults = append(faults, rowDifference(a, w))
 			}
 		}
 		return nil
@@ -390,6 +397,22 @@ func (l *lab) difference(want map[schemas.ID]*schemas.Action) (faults []string) 
 		faults = append(faults, fmt.Sprint("a dead letter: ", d))
 	}
 	return faults
+}
+
+// rowDifference names the columns in which a row is not what it shall be.
+func rowDifference(got, want *schemas.Action) string {
+	var a, b map[string]any
+	if err := errors.Join(json.Unmarshal([]byte(rowLine(got)), &a), json.Unmarshal([]byte(rowLine(want)), &b)); err != nil {
+		return err.Error()
+	}
+	text := fmt.Sprintf("the row of event %s (%s %s at %s, %s/%d@%d, version %d) differs:", got.ID, got.Source, got.Event.Action,
+		time.Unix(0, got.TimeNanos).UTC().Format(time.RFC3339Nano), got.Evidence.Topic, got.Evidence.Partition, got.Evidence.Offset, got.Version)
+	for _, column := range slices.Sorted(maps.Keys(b)) {
+		if x, y := fmt.Sprint(a[column]), fmt.Sprint(b[column]); x != y {
+			text += fmt.Sprintf("\n  %-16s %s\n  %16s %s", column, x, "undisturbed", y)
+		}
+	}
+	return text
 }
 
 // rowLine is a row as `catena stitch` prints it, without processing times and

@@ -66,7 +66,7 @@ var blows = []blow{
 // finish: the rows are those of a run that nothing disturbed.
 func TestCrash(t *testing.T) {
 	seed := drawSeed(t)
-	l := newLab(t, "crash")
+	l := newLab(t, "crash", "CATENA_SHARE_TOPIC=crash_share")
 	c := newCrashing(l, seed, 40)
 	for i := range *crashRounds {
 		c.round(i, *crashRounds, c.order[i%len(c.order)])
@@ -75,9 +75,7 @@ func TestCrash(t *testing.T) {
 		t.Error(err)
 	}
 	c.report()
-	for _, fault := range l.difference(c.want) {
-		t.Error(fault)
-	}
+	c.check()
 	c.checkTruth()
 }
 
@@ -141,47 +139,86 @@ type crashing struct {
 	rng   *rand.Rand
 	want  map[schemas.ID]*schemas.Action
 	order []blow
-	sent  int
-	hits  map[string]int
-	late  map[string]int // blows that never came to the point, and were dealt after a while
-	kills int
+	sent  int // of the records, in their order
+
+	partitions int              // that are there
+	held       []schemas.Record // of others
+	produced   int64
+	hits       map[string]int
+	late       map[string]int // blows that never came to the point, and were dealt after a while
+	kills      int
 }
 
 func newCrashing(l *lab, seed uint64, worlds int) *crashing {
-	c := &crashing{lab: l, rng: rand.New(rand.NewPCG(seed, 3)), hits: map[string]int{}, late: map[string]int{}}
+	return newCrashingIn(l, seed, worlds, 4, 4)
+}
+
+// newCrashingIn makes a topic of so many partitions, which will be more.
+func newCrashingIn(l *lab, seed uint64, worlds, partitions, later int) *crashing {
+	c := &crashing{lab: l, partitions: partitions, rng: rand.New(rand.NewPCG(seed, 3)), hits: map[string]int{}, late: map[string]int{}}
 	var all []*simtest.World
 	for i := range uint64(worlds) {
 		all = append(all, simtest.Make(seed<<8+i, simtest.ShapeOf(seed<<8+i)))
 	}
-	c.feed = newFeed(all, 4)
+	c.feed = newFeed(all, later)
 	c.want = c.rows(l.t)
 	dir := l.t.TempDir()
 	if err := c.writeSources(dir); err != nil {
 		l.t.Fatal(err)
 	}
 	l.env = append(l.env, "CATENA_SOURCES_DIR="+dir)
-	l.makeTopic(feedTopic, 4, nil)
+	l.makeTopic(feedTopic, partitions, nil)
 	c.order = slices.Clone(blows)
 	c.rng.Shuffle(len(c.order), func(i, j int) { c.order[i], c.order[j] = c.order[j], c.order[i] })
 	return c
 }
 
-// send produces the records up to a share of all.
+// send produces the records up to a share of all, but for those of partitions
+// that are not there yet.
 func (c *crashing) send(upTo int) {
-	c.produce(c.records[c.sent:upTo])
-	c.sent = upTo
+	var now []schemas.Record
+	for _, r := range c.records[c.sent:upTo] {
+		if int(r.Partition) < c.partitions {
+			now = append(now, r)
+		} else {
+			c.held = append(c.held, r)
+		}
+	}
+	c.produce(now)
+	c.sent, c.produced = upTo, c.produced+int64(len(now))
+}
+
+// grow gives the topic more partitions, and those their records.
+func (c *crashing) grow(partitions int) {
+	c.t.Helper()
+	if r, err := c.admin.CreatePartitions(c.t.Context(), partitions-c.partitions, feedTopic); err != nil || r.Error() != nil {
+		c.t.Fatal(err, r.Error())
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		topics, err := c.admin.ListTopics(c.t.Context(), feedTopic)
+		if err == nil && len(topics[feedTopic].Partitions) == partitions && topics[feedTopic].Partitions[int32(partitions-1)].Leader >= 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("the new partitions are not there: %v", err)
+		}
+	}
+	c.client.ForceMetadataRefresh()
+	time.Sleep(time.Second)
+	c.produce(c.held)
+	c.partitions, c.produced, c.held = partitions, c.produced+int64(len(c.held)), nil
 }
 
 // trickle produces the records up to a share of all, in pieces that make an
 // insert each, until catena was killed.
 func (c *crashing) trickle(upTo int, hit <-chan struct{}) {
 	for piece := (upTo-c.sent)/10 + 1; c.sent < upTo; {
-		c.send(min(c.sent+piece, upTo))
 		select {
 		case <-hit:
 			return
-		case <-time.After(150 * time.Millisecond):
+		case <-time.After(120 * time.Millisecond):
 		}
+		c.send(min(c.sent+piece, upTo))
 	}
 }
 
@@ -242,6 +279,11 @@ func (c *crashing) round(i, rounds int, b blow) {
 	fed := make(chan struct{})
 	go func() {
 		defer close(fed)
+		select { // what was there at the start makes the first insert
+		case <-writing:
+		case <-hit:
+		case <-time.After(3 * time.Second):
+		}
 		c.trickle(share, hit)
 	}()
 	defer func() { <-fed }()
@@ -300,9 +342,21 @@ func (c *crashing) report() {
 	c.t.Logf("%d records, %d rows, %d times kill -9", len(c.records), len(c.want), c.kills)
 	for _, b := range c.order {
 		c.t.Logf("  %3d times killed %-40s %s", c.hits[b.name], b.name, strings.Repeat("(too late) ", c.late[b.name]))
-		if c.hits[b.name] == 0 && *crashRounds >= len(c.order) {
+		if c.hits[b.name] == 0 && *crashRounds >= 3*len(c.order) {
 			c.t.Errorf("catena was never killed %s", b.name)
 		}
+	}
+}
+
+// check holds the tables against the undisturbed run, and lets catena prove that
+// no offset is missing.
+func (c *crashing) check() {
+	c.t.Helper()
+	for _, fault := range c.difference(c.want) {
+		c.t.Error(fault)
+	}
+	if out, code := c.tryCatena("verify"); code != exitOK {
+		c.t.Errorf("catena verify: exit code %d\n%s", code, out)
 	}
 }
 
