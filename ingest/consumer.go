@@ -156,6 +156,8 @@ type Consumer struct {
 	log  *slog.Logger
 	kgo  []kgo.Opt
 
+	startMillis int64 // a partition without a commit is read from here on; -1 from its beginning
+
 	ctx    context.Context // of the client and, through it, of the callbacks
 	cancel context.CancelFunc
 
@@ -188,6 +190,7 @@ type ownership struct {
 	asked       int64   // what the caller called it, committed being past control records
 	asking      int64   // the same of the commit in flight
 	first       int64   // first offset handed out
+	begin       int64   // where reading begins if nothing was committed
 	handed      int64   // one past the last record handed out
 	position    int64   // next offset to see; beyond handed after control records
 	end         int64   // end of the log, as far as it can be read
@@ -225,6 +228,7 @@ type Stats struct {
 type Position struct {
 	Partition
 	OwnerMillis int64
+	First       int64 // first offset polled since it became ours, or, before it, where reading will begin; -1 if unknown
 	Next        int64 // next offset to poll; -1 before the first record if nothing was committed
 	Committed   int64 // commit point; -1 if there is none
 	End         int64 // end of the log as last seen; -1 if not seen
@@ -310,9 +314,13 @@ func (c *Consumer) options() ([]kgo.Opt, error) {
 			return nil, err
 		}
 	}
-	start, err := startOffset(o.Start)
-	if err != nil {
+	var err error
+	if c.startMillis, err = startMillis(o.Start); err != nil {
 		return nil, err
+	}
+	start := kgo.NewOffset().AtStart()
+	if c.startMillis >= 0 {
+		start = kgo.NewOffset().AfterMilli(c.startMillis)
 	}
 	opts, err := o.Cluster.options()
 	if err != nil {
@@ -374,20 +382,22 @@ func anchored(exprs []string) ([]string, error) {
 	return out, nil
 }
 
-func startOffset(s string) (kgo.Offset, error) {
+// startMillis is the time from which a partition without a commit is read, in
+// Unix milliseconds; -1 for its beginning.
+func startMillis(s string) (int64, error) {
 	switch s {
 	case "", "earliest":
-		return kgo.NewOffset().AtStart(), nil
+		return -1, nil
 	case "latest":
 		// Not the end of the log: of a partition that is added later, that would
 		// skip what was written before we noticed it.
-		return kgo.NewOffset().AfterMilli(time.Now().UnixMilli()), nil
+		return time.Now().UnixMilli(), nil
 	}
 	at, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil {
-		return kgo.Offset{}, fmt.Errorf(`kafka: start %q is none of "earliest", "latest" and a time such as 2026-01-31T00:00:00Z`, s)
+		return 0, fmt.Errorf(`kafka: start %q is none of "earliest", "latest" and a time such as 2026-01-31T00:00:00Z`, s)
 	}
-	return kgo.NewOffset().AfterMilli(at.UnixMilli()), nil
+	return max(0, at.UnixMilli()), nil
 }
 
 // checkTopics returns an error that names the topics that do not exist, or
@@ -781,7 +791,7 @@ func (c *Consumer) Positions(dst []Position) []Position {
 	defer c.mu.Unlock()
 	for _, p := range sortPartitions(slices.Collect(maps.Keys(c.owned))) {
 		o := c.owned[p]
-		dst = append(dst, Position{Partition: p, OwnerMillis: o.ownerMillis, Next: o.position, Committed: o.committed, End: o.end})
+		dst = append(dst, Position{Partition: p, OwnerMillis: o.ownerMillis, First: o.firstOffset(), Next: o.position, Committed: o.committed, End: o.end})
 	}
 	return dst
 }
@@ -804,14 +814,52 @@ func (c *Consumer) UpdateEnds(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kafka: ends of the logs: %w", err)
 	}
+	begins, err := c.beginnings(ctx, cl)
+	if err != nil {
+		return fmt.Errorf("kafka: where reading begins: %w", err)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for p, o := range c.owned {
 		if e, ok := ends.Lookup(p.Topic, p.Partition); ok && e.Err == nil {
 			o.end = max(o.end, e.Offset)
 		}
+		if b, ok := begins.Lookup(p.Topic, p.Partition); ok && b.Err == nil {
+			o.begin = b.Offset
+		}
 	}
 	return nil
+}
+
+// beginnings asks where reading will begin in partitions of which nothing was
+// read or committed yet: without it, all that retention has deleted, or that a
+// start at "latest" leaves out, would count as lag.
+func (c *Consumer) beginnings(ctx context.Context, cl *kgo.Client) (kadm.ListedOffsets, error) {
+	topics := map[string]bool{}
+	c.mu.Lock()
+	for p, o := range c.owned {
+		if o.first < 0 && o.committed < 0 {
+			topics[p.Topic] = true
+		}
+	}
+	c.mu.Unlock()
+	names := slices.Sorted(maps.Keys(topics))
+	switch {
+	case len(names) == 0:
+		return nil, nil
+	case c.startMillis < 0:
+		return kadm.NewClient(cl).ListStartOffsets(ctx, names...)
+	}
+	return kadm.NewClient(cl).ListOffsetsAfterMilli(ctx, c.startMillis, names...)
+}
+
+// firstOffset is the first offset handed out, or, before it, where reading will
+// begin; -1 if that is not known.
+func (o *ownership) firstOffset() int64 {
+	if o.first >= 0 {
+		return o.first
+	}
+	return o.begin
 }
 
 // Stats returns the counters.

@@ -156,7 +156,7 @@ func (o *ownership) resumeAt() int64 {
 }
 
 func newOwnership(ownerMillis int64) *ownership {
-	return &ownership{ownerMillis: ownerMillis, committed: -1, asked: -1, first: -1, handed: -1, position: -1, end: -1}
+	return &ownership{ownerMillis: ownerMillis, committed: -1, asked: -1, first: -1, begin: -1, handed: -1, position: -1, end: -1}
 }
 
 func (c *Consumer) ours(ps []Partition) []Partition {

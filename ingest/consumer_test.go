@@ -864,10 +864,20 @@ func TestStart(t *testing.T) {
 		c := newConsumer(t, ConsumerOptions{Cluster: at(b), Group: fmt.Sprint("g", i), Topics: []string{"a"}, Start: tc.start})
 		if tc.first == 10 {
 			pollUntil(t, c, "the assignment", func() bool { return c.Stats().Assigned == 1 })
+			// What a start leaves out is nothing to read: it must not count as lag.
+			if err := c.UpdateEnds(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if p := c.Positions(nil)[0]; p.First != 10 || p.End != 10 {
+				t.Errorf("before the first record: %+v, want reading to begin at 10", p)
+			}
 			produce(t, b, "a", 1, 5)
 		}
 		if recs := pollN(t, c, 5); recs[0].Offset != tc.first {
 			t.Errorf("start %q: the first record is %d, want %d", tc.start, recs[0].Offset, tc.first)
+		}
+		if p := c.Positions(nil)[0]; p.First != tc.first {
+			t.Errorf("start %q: reading began at %d, want %d", tc.start, p.First, tc.first)
 		}
 	}
 }

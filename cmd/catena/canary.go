@@ -206,7 +206,7 @@ func (k *canary) round(ctx context.Context) (r canaryRound) {
 	}
 	for {
 		// An answer that comes when the time is up is as good as any.
-		asking, over := context.WithTimeout(context.WithoutCancel(ctx), max(time.Second, k.within/4))
+		asking, over := context.WithTimeout(context.WithoutCancel(ctx), max(5*time.Second, k.within/4))
 		r.outcome, r.err = k.look(asking, id)
 		over()
 		r.took = time.Since(began)

@@ -79,7 +79,7 @@ func (m *meter) describeConsumer() {
 		s.read(isCounter, name, help, func(e emit) { e(float64(of(m.p.consumer.Stats()))) })
 	}
 	m.perPartition("lag_records", "records in the partition that are not durable in the tables yet", func(p ingest.Position) (float64, bool) {
-		return float64(behind(p)), p.End >= 0
+		return float64(behind(p)), placed(p)
 	})
 	m.perPartition("lag_seconds", "how long ago the last record that was read had been appended; 0 when all is durable", m.lagSeconds)
 	m.perPartition("partition_committed_offset", "commit point: the lowest offset that is not durable", func(p ingest.Position) (float64, bool) {
@@ -127,18 +127,22 @@ func (m *meter) perPartition(name, help string, of func(ingest.Position) (float6
 	}, "topic", "partition")
 }
 
+// placed reports whether it is known where a partition ends and from where on
+// it is ours to read.
+func placed(p ingest.Position) bool { return p.End >= 0 && (p.Committed >= 0 || p.First >= 0) }
+
 // behind is how many offsets of a partition are not durable yet.
 func behind(p ingest.Position) int64 {
 	from := p.Committed
-	if from < 0 { // nothing was committed: what was read is all that is known
-		from = max(0, p.Next)
+	if from < 0 { // nothing was committed: reading began, or will, at the first record
+		from = p.First
 	}
 	return max(0, p.End-from)
 }
 
 func (m *meter) lagSeconds(p ingest.Position) (float64, bool) {
 	if behind(p) == 0 {
-		return 0, p.End >= 0
+		return 0, placed(p)
 	}
 	m.mu.Lock()
 	at, ok := m.parts[p.Partition]

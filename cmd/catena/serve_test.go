@@ -15,12 +15,14 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
 	"catena/ingest"
 	"catena/schemas"
+	"catena/sinks"
 	"catena/sinks/clickhouse"
 )
 
@@ -445,4 +447,65 @@ func number(s string) float64 {
 		return -1
 	}
 	return n
+}
+
+// TestLagCountsWhatIsNotDurable: what was read and not committed is behind, also
+// where nothing was committed yet.
+func TestLagCountsWhatIsNotDurable(t *testing.T) {
+	for _, c := range []struct {
+		first, next, committed, end, want int64
+	}{
+		{40, -1, -1, 100, 60},  // nothing read; retention has left what begins at 40
+		{40, 100, -1, 100, 60}, // all read since offset 40, nothing durable
+		{40, 100, 70, 100, 30},
+		{40, 100, 100, 100, 0},
+		{-1, 100, 100, 100, 0},
+	} {
+		if got := behind(ingest.Position{First: c.first, Next: c.next, Committed: c.committed, End: c.end}); got != c.want {
+			t.Errorf("%+v: %d behind", c, got)
+		}
+	}
+}
+
+// failingSink answers as it is told.
+type failingSink struct {
+	sinks.Sink
+	err error
+}
+
+func (s failingSink) Write(context.Context, *sinks.Batch) error { return s.err }
+
+// TestMeteredSink: an insert that fails is told until one succeeds, and one that
+// is refused for good tells nothing of the database's health.
+func TestMeteredSink(t *testing.T) {
+	m := newMeter(&pipeline{})
+	away := errors.New("it is away")
+	write := func(err error) {
+		got := meteredSink{failingSink{err: err}, m}.Write(t.Context(), &sinks.Batch{Progress: make([]schemas.Progress, 2)})
+		if !errors.Is(got, err) {
+			t.Errorf("%v becomes %v", err, got)
+		}
+	}
+	write(away)
+	if err := m.failing.Load(); err == nil || !errors.Is(*err, away) {
+		t.Error("the failure is not told")
+	}
+	write(sinks.Permanent(errors.New("no such column")))
+	if m.failing.Load() != nil {
+		t.Error("a refusal is told as a failure")
+	}
+	write(away)
+	write(nil)
+	if m.failing.Load() != nil {
+		t.Error("the failure is told after it is over")
+	}
+	want := map[string]float64{"done": 1, "failed": 2, "refused": 1}
+	for outcome, n := range want {
+		if got := testutil.ToFloat64(m.inserts.WithLabelValues("progress", outcome)); got != n {
+			t.Errorf("%v inserts %s, want %v", got, outcome, n)
+		}
+	}
+	if got := testutil.ToFloat64(m.rows.WithLabelValues("progress")); got != 2 {
+		t.Errorf("%v rows durable, want 2", got)
+	}
 }
