@@ -55,6 +55,9 @@ func (q *asker) lackOf(ctx context.Context, a *schemas.Action) (*lack, error) {
 		return nil, nil
 	}
 	l := &lack{Sentence: missing(a), Keys: lackingKeys(a)}
+	if a.Redacted && a.Reason != schemas.ReasonRedactedKey {
+		l.Sentence += "; a field of the record that would have given a key holds a placeholder"
+	}
 	known, err := q.store.BindingsOf(ctx, nearKeys(a, l.Keys), maxKnown)
 	if err != nil {
 		return nil, err

@@ -411,7 +411,28 @@ func TestBrowserFile(t *testing.T) {
 	}
 	b.press(kb.Escape)
 	b.await(aside, "This chain")
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if fmt.Sprint(b.outside, b.asked) != "[] []" {
 		t.Errorf("the file asked for %v %v", b.outside, b.asked)
+	}
+}
+
+// TestBrowserProxySees that something else is asked for, or the tests above
+// would prove nothing; and the policy keeps a page from doing so.
+func TestBrowserProxySees(t *testing.T) {
+	b := newBrowser(t, demoTables(t))
+	b.open("/")
+	if got := b.ask("fetch('http://outside.example.com/x').then(() => 'went', () => 'refused')"); got != "[object Promise]" {
+		t.Errorf("fetch gave %q", got)
+	}
+	b.ask("document.body.append(Object.assign(new Image(), {src: 'http://outside.example.com/y.png'}))")
+	b.do(chromedp.Sleep(300 * time.Millisecond))
+	b.onlyHere()
+	_ = chromedp.Do(b.ctx, chromedp.Navigate("http://outside.example.com/z")) // refused by the proxy
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.outside) == 0 {
+		t.Error("the proxy did not see a request to outside.example.com")
 	}
 }

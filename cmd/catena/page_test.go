@@ -256,3 +256,53 @@ func TestWhoIsBehind(t *testing.T) {
 		}
 	}
 }
+
+// TestAxis: places ascend with time, stay on the axis, and near times do not
+// fall onto one another.
+func TestAxis(t *testing.T) {
+	at := func(seconds ...int64) *tree {
+		tr := &tree{}
+		for _, s := range seconds {
+			tr.rows = append(tr.rows, &schemas.Action{Event: schemas.Event{TimeNanos: s * 1e9}})
+		}
+		return tr
+	}
+	x := newAxis(at(0, 1, 2, 86400, 86401))
+	last := -1.0
+	for _, s := range []int64{-5, 0, 1, 2, 3600, 86400, 86401, 90000} {
+		p := x.position(s * 1e9)
+		if p < last || p < 0 || p > 1 {
+			t.Errorf("second %d lies at %v after %v", s, p, last)
+		}
+		last = p
+	}
+	if d := x.position(1e9) - x.position(0); d < 0.1 {
+		t.Errorf("a second apart in a day is %v of the width: cannot be told apart", d)
+	}
+	if ticks, gaps := x.ticks(); len(ticks) < 2 || len(gaps) == 0 || gaps[0].Text == "" {
+		t.Errorf("ticks %v, gaps %v", ticks, gaps)
+	}
+	if p := newAxis(at(7)).position(7e9); p != 0.5 {
+		t.Errorf("one time alone lies at %v, want the middle", p)
+	}
+	newAxis(&tree{}).ticks() // nothing at all does no harm
+}
+
+// TestLongChainIsCut, and says so.
+func TestLongChainIsCut(t *testing.T) {
+	q := &asker{store: demoTables(t)}
+	found, err := q.find(t.Context(), "session:okta:102fixtureALICEdesk1", 1)
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	c, err := q.chain(t.Context(), found[0].Chain, 5, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := viewChain(c, linker{}, ""); !c.cut || !v.Cut || v.Actions != 5 {
+		t.Errorf("cut %v, %d actions", c.cut, v.Actions)
+	}
+	if c, err = q.chain(t.Context(), found[0].Chain, 23, true); err != nil || c.cut {
+		t.Errorf("a chain of just the limit is not cut: %v %v", c.cut, err)
+	}
+}

@@ -354,7 +354,7 @@ func (b *rowBuilder) more(r *rowView, n, before *node) {
 func pathHash(n *node) string {
 	h := fnv.New64a()
 	for ; n != nil && n.key != nil; n = n.parent {
-		h.Write([]byte(n.key.Key.String() + "\x00"))
+		_, _ = h.Write([]byte(n.key.Key.String() + "\x00"))
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
