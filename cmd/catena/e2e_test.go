@@ -628,18 +628,23 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestReadme: the reference of settings and commands in README.md is whole.
+// TestReadme: every command is in README.md, and every setting that it speaks
+// of exists. The reference has all of them: see TestReference.
 func TestReadme(t *testing.T) {
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
+	known := map[string]bool{}
 	eachField(&config{}, func(name string, _ reflect.StructField, _ reflect.Value) error {
-		if !strings.Contains(string(text), "`"+name+"`") {
-			t.Errorf("%s is not in README.md", name)
-		}
+		known[name], known[name+"_FILE"] = true, true
 		return nil
 	})
+	for _, name := range regexp.MustCompile(`CATENA_[A-Z_]+[A-Z]`).FindAllString(string(text), -1) {
+		if !known[name] {
+			t.Errorf("README.md speaks of %s, which is no setting", name)
+		}
+	}
 	for _, c := range commands() {
 		if !strings.Contains(string(text), "catena "+c.name) {
 			t.Errorf("catena %s is not in README.md", c.name)
