@@ -50,6 +50,8 @@ type config struct {
 
 	ShareTopic string `envconfig:"SHARE_TOPIC" desc:"compacted topic through which several instances of one group share what they know; made if missing. Needed as soon as there is more than one"`
 
+	DeadLetterTopic string `envconfig:"DEAD_LETTER_TOPIC" desc:"topic to which records that could not be decoded are copied, as they came, with headers that say where from and why; made if missing. Off by default: unlike table dead_letters it holds the secrets that stand in the records"`
+
 	TopicFormats map[string]string `envconfig:"TOPIC_FORMATS" desc:"fix the format of topics instead of recognising it: topic:source, topic:otlp_proto, or topic:logs for logs of all kinds, of which what no source knows is left out; topic:audit if what stands in log messages was written by the systems themselves and not by any program; comma separated"`
 	TopicScopes  map[string]string `envconfig:"TOPIC_SCOPES" desc:"what $envelope.scope is for the records of a topic, topic:scope, comma separated: two topics of one Vault audit device have one scope; the topic's name by default"`
 
@@ -167,6 +169,9 @@ func loadConfig(env *environment) (*config, error) {
 	}
 	if _, err := loadSources(c.SourcesDir); err != nil && c.SourcesDir != "" {
 		faults = append(faults, err)
+	}
+	if !c.KafkaTopicsRegex && c.DeadLetterTopic != "" && slices.Contains(c.KafkaTopics, c.DeadLetterTopic) {
+		faults = append(faults, fmt.Errorf("CATENA_DEAD_LETTER_TOPIC: %s is one of CATENA_KAFKA_TOPICS: what cannot be decoded would go round for ever", c.DeadLetterTopic))
 	}
 	if len(faults) > 0 {
 		return nil, usageError{errors.Join(faults...)}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"catena/ingest"
 	"catena/ingest/broker"
@@ -164,4 +165,75 @@ func TestDeadLettersArguments(t *testing.T) {
 			t.Errorf("%v: exit code %d, %s", args, code, errs)
 		}
 	}
+}
+
+// TestDeadLetterTopic: what cannot be decoded is copied as it came, with where
+// from and why, before its offset is committed; a pattern of topics leaves the
+// copies alone.
+func TestDeadLetterTopic(t *testing.T) {
+	k, db, name := fakeKafka(t), database(t), "dead_letter_topic"
+	c := newCatena(t, k, db, name, "door.*")
+	c.env = append(c.env, "CATENA_KAFKA_TOPICS_REGEX=true", "CATENA_DEAD_LETTER_TOPIC=doors-dead")
+	makeTopics(t, k, "doors")
+	c.run("migrate")
+	store := openTest(t, db, name)
+	bad := []byte(`{"badge":"b-1","password":"FIXTURESECRET-door"}`)
+	k.send(t, "doors", oktaLogin(1, time.Now()), bad, []byte("no json at all"))
+	run := c.start("run")
+	awaitOffsets(t, store, 3, c)
+	c.terminate(run)
+	run = c.start("run") // nothing is copied twice, nor read from the copies
+	time.Sleep(time.Second)
+	c.terminate(run)
+
+	reader, err := ingest.NewReader(t.Context(), ingest.Cluster{Brokers: []string{k.addr}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	ranges, err := reader.Ranges(t.Context(), "doors-dead")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var copies []schemas.Record
+	if err := reader.Read(t.Context(), ranges, 100, func(records []schemas.Record, _ []ingest.Gap) error {
+		copies = append(copies, records...)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(copies) != 2 {
+		t.Fatalf("%d copies, want 2\n%s", len(copies), c.text())
+	}
+	for _, r := range copies {
+		said := map[string]string{}
+		for _, h := range r.Headers {
+			said[h.Key] = string(h.Value)
+		}
+		if said["catena-topic"] != "doors" || said["catena-reason"] != "unknown_format" || said["catena-error"] == "" || said["catena-offset"] == "" || said["catena-partition"] == "" {
+			t.Errorf("headers %v", said)
+		}
+		if strings.Contains(string(r.Value), "badge") && string(r.Value) != string(bad) {
+			t.Errorf("the copy is %s, want it as it came", r.Value)
+		}
+	}
+	if strings.Contains(c.text(), "FIXTURESECRET") {
+		t.Error("a secret stands in the program's output")
+	}
+	if code, out := verifyNow(t, c, "--kafka"); code != exitOK || strings.Contains(out, "doors-dead") {
+		t.Errorf("verify: exit code %d\n%s", code, out)
+	}
+	_, _, errs := runWith(t, map[string]string{"CATENA_KAFKA_TOPICS": "a,b", "CATENA_DEAD_LETTER_TOPIC": "b", "CATENA_HMAC_KEY": "a key for tests only"}, "run")
+	if !strings.Contains(errs, "CATENA_DEAD_LETTER_TOPIC: b is one of CATENA_KAFKA_TOPICS") {
+		t.Errorf("a topic that is read and written: %s", errs)
+	}
+}
+
+// runWith runs the program in process with an environment of its own.
+func runWith(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	for name, value := range env {
+		t.Setenv(name, value)
+	}
+	return runCommandLine(t, "", args...)
 }

@@ -35,6 +35,7 @@ type pipeline struct {
 	recall   *recall
 	back     *comeback
 	share    *sharing // with other instances; nil if this is the only one
+	dead     *deadTopic
 	lonely   atomic.Bool
 	meter    *meter
 	traces   *traces            // nil if no collector is named
@@ -86,6 +87,10 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 	if p.share, err = openSharing(ctx, cfg, log); err != nil {
 		return nil, errors.Join(err, p.consumer.Close(ctx), p.writer.Close(ctx), p.store.Close())
 	}
+	if p.dead, err = openDeadTopic(ctx, cfg, log); err != nil {
+		p.share.close(0)()
+		return nil, errors.Join(err, p.consumer.Close(ctx), p.writer.Close(ctx), p.store.Close())
+	}
 	p.back = newComeback(p.store, cfg, log, p.meter)
 	return p, nil
 }
@@ -131,6 +136,7 @@ func (p *pipeline) work(ctx context.Context, records []schemas.Record) error {
 		return err
 	}
 	p.meter.took(records, p.decoded)
+	p.dead.copy(ctx, records, batch.DeadLetters)
 	if !p.writer.Full() {
 		p.remember(&batch)
 	}
@@ -249,6 +255,10 @@ func (p *pipeline) durable(batch *sinks.Batch) {
 		p.log.Warn("not committed, since the other instances may not have heard of it; these records will be read again", "error", err)
 		return
 	}
+	if err := p.dead.flush(ctx); err != nil {
+		p.log.Warn("not committed, since dead letters may not be copied; these records will be read again", "error", err)
+		return
+	}
 	if err := p.consumer.Commit(ctx, offsets); err != nil {
 		p.log.Warn("commit failed; these records will be read again", "error", err)
 	}
@@ -280,6 +290,7 @@ func (p *pipeline) close() error {
 	defer p.traces.close()
 	p.back.close()
 	defer p.share.close(p.cfg.Drain)()
+	defer p.dead.close()
 	return errors.Join(p.consumer.Close(ctx), p.writer.Close(ctx), p.store.Close())
 }
 

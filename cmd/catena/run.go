@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"regexp"
 	"strings"
 
 	"catena/ingest"
@@ -99,10 +100,19 @@ func newLog(w io.Writer, cfg *config) *slog.Logger {
 // consumer is the part of the settings that the consumer takes.
 func (c *config) consumer(log *slog.Logger, p *pipeline) ingest.ConsumerOptions {
 	return ingest.ConsumerOptions{
-		Cluster: c.cluster(log), Group: c.KafkaGroup, Topics: c.KafkaTopics, Regex: c.KafkaTopicsRegex, Start: c.KafkaStart,
+		Cluster: c.cluster(log), Group: c.KafkaGroup, Topics: c.KafkaTopics, Regex: c.KafkaTopicsRegex, Exclude: c.excluded(), Start: c.KafkaStart,
 		Protocol: c.KafkaGroupProtocol, SessionTimeout: c.KafkaSessionTimeout, Hold: true,
 		OnAssigned: p.assigned, OnRevoked: p.revoked, OnLost: p.lost, OnUnreadable: p.unreadable, OnGap: p.gap,
 	}
+}
+
+// excluded are the topics that a pattern must not match: what cannot be decoded
+// would go round for ever.
+func (c *config) excluded() []string {
+	if c.DeadLetterTopic == "" {
+		return nil
+	}
+	return []string{regexp.QuoteMeta(c.DeadLetterTopic)}
 }
 
 // checkClickHouse reads the certificates.
