@@ -30,6 +30,10 @@ MUTANT ?=
 META ?= 200
 SIZING ?= 300000
 CRASHSEED ?= 0
+RECORDS ?= 5000000
+RATE ?= 3000
+AWAY ?= 10m
+DURATION ?= 30m
 KAFKA_PORT ?= 9092
 KAFKA_DATA ?= $(CACHE)/kafka-data
 
@@ -87,6 +91,21 @@ check-deploy: ## hold the files of deploy against the loaders and linters of Com
 manifests: ## render deploy/k8s from the chart in deploy/helm
 	@$(need_go)
 	cd deploy/check && go test -count=1 . -run '^TestManifests$$' -update
+
+test-moves: libchdb kafka-fetch ## let records flow through three instances whose partitions move all the time (RECORDS=5000000 RATE=3000)
+	@$(need_go)
+	@CATENA_TEST_CRASH=1 CATENA_REQUIRE_LIBCHDB=1 \
+		go test ./cmd/catena -run '^TestMoves$$' -crash.seed $(CRASHSEED) -crash.records $(RECORDS) -crash.rate $(RATE) -count=1 -v -timeout 3h | $(every_test)
+
+test-away: libchdb kafka-fetch ## take the database away while records come in, and see that memory stays bounded (AWAY=10m RATE=3000)
+	@$(need_go)
+	@CATENA_TEST_CRASH=1 CATENA_REQUIRE_LIBCHDB=1 \
+		go test ./cmd/catena -run '^TestCrashAway$$' -crash.seed $(CRASHSEED) -crash.away $(AWAY) -crash.rate $(RATE) -count=1 -v -timeout 3h | $(every_test)
+
+soak: libchdb kafka-fetch ## let records flow at a steady pace; fails if memory or goroutines rise (DURATION=30m RATE=3000)
+	@$(need_go)
+	@CATENA_TEST_CRASH=1 CATENA_REQUIRE_LIBCHDB=1 \
+		go test ./cmd/catena -run '^TestSoak$$' -crash.seed $(CRASHSEED) -crash.soak $(DURATION) -crash.rate $(RATE) -count=1 -v -timeout 24h | $(every_test)
 
 check: fmt-check tidy-check vet imports lint race ## everything that must hold before a commit, next to the tests
 

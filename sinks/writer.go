@@ -24,7 +24,8 @@ type Options struct {
 	MaxPendingRows, MaxPendingBytes int
 
 	// MinBackoff is the wait after a first failure; it doubles up to
-	// MaxBackoff. Half of each wait is random. 100 ms, 30 s.
+	// MaxBackoff. Half of each wait is random. 100 ms, 4 s: when the database
+	// is back, nothing waits longer than that.
 	MinBackoff, MaxBackoff time.Duration
 	// WriteTimeout bounds one attempt, so that a connection that answers
 	// nothing becomes a failure; 2 min.
@@ -50,7 +51,7 @@ func (o Options) withDefaults() Options {
 	o.MaxPendingRows = orDefault(o.MaxPendingRows, 4*o.MaxRows)
 	o.MaxPendingBytes = orDefault(o.MaxPendingBytes, 4*o.MaxBytes)
 	o.MinBackoff = orDefault(o.MinBackoff, 100*time.Millisecond)
-	o.MaxBackoff = orDefault(o.MaxBackoff, 30*time.Second)
+	o.MaxBackoff = orDefault(o.MaxBackoff, 4*time.Second)
 	o.WriteTimeout = orDefault(o.WriteTimeout, 2*time.Minute)
 	if o.Done == nil {
 		o.Done = func(*Batch) {}

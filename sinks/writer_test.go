@@ -200,7 +200,7 @@ func TestRetryBacksOffAndLogsChangesOnly(t *testing.T) {
 			if wait := at[i] - at[i-1]; wait < backoff/2 || wait > backoff {
 				t.Errorf("wait %d was %v, want %v to %v", i, wait, backoff/2, backoff)
 			}
-			backoff = min(2*backoff, 30*time.Second)
+			backoff = min(2*backoff, 4*time.Second)
 		}
 		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
 		if len(lines) != 2 || !strings.Contains(lines[0], "sink down") || !strings.Contains(lines[0], "connection refused") || !strings.Contains(lines[1], "sink recovered") {

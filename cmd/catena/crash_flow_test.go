@@ -28,13 +28,15 @@ type flow struct {
 	*carrier
 	seed       uint64
 	partitions int
+	spacing    time.Duration
 	reference  *stitcher // decodes for the reference
 
 	world   uint64
 	pending arrivals
 	systems map[string]int
 	want    map[schemas.ID]uint64
-	skipped int // worlds that say what the first ones did not, so that no rule reads it
+	whole   map[schemas.ID]*schemas.Action // the rows themselves, of short flows, to show what differs
+	skipped int                            // worlds that say what the first ones did not, so that no rule reads it
 	err     error
 }
 
@@ -42,20 +44,23 @@ type flow struct {
 // to be configured with. The lateness is the event time of many seconds at full
 // speed, so that a partition may stand still for as long.
 const (
-	flowSpacing  = 2 * time.Second
-	flowReach    = 30 * time.Minute
+	flowSpacing  = 10 * time.Second
+	flowReach    = 10 * time.Minute
 	flowLateness = time.Hour
 	flowWindow   = 2 * time.Hour
 )
 
 var flowSettings = []string{"CATENA_ALLOWED_LATENESS=" + flowLateness.String(), "CATENA_WINDOW=" + flowWindow.String(), "CATENA_OUT_OF_ORDERNESS=10s"}
 
+// flowShown is how many rows are kept to show what differs.
+const flowShown = 100_000
+
 // flowSigns is how many worlds the rules are made from.
 const flowSigns = 300
 
 func newFlow(l *lab, seed uint64, partitions int) *flow {
 	l.t.Helper()
-	f := &flow{carrier: newCarrier(), seed: seed << 20, partitions: partitions, systems: map[string]int{}, want: map[schemas.ID]uint64{}}
+	f := &flow{carrier: newCarrier(), seed: seed << 20, partitions: partitions, spacing: flowSpacing, systems: map[string]int{}, want: map[schemas.ID]uint64{}, whole: map[schemas.ID]*schemas.Action{}}
 	for i := range uint64(flowSigns) {
 		for _, ev := range f.events(i) {
 			f.record(&ev, "x")
@@ -77,10 +82,10 @@ func newFlow(l *lab, seed uint64, partitions int) *flow {
 	return f
 }
 
-// events are those of a world that lie in its half hour before and after.
+// events are those of a world that lie in its ten minutes before and after.
 func (f *flow) events(k uint64) []schemas.Event {
 	w := simtest.Make(f.seed+k, simtest.Shape{Stories: 20, Loss: int(k % 3)})
-	shift := int64(k) * int64(flowSpacing)
+	shift := int64(k) * int64(f.spacing)
 	var out []schemas.Event
 	for i := range w.Events {
 		far := w.Events[i].TimeNanos - simtest.Noon
@@ -177,8 +182,8 @@ func (a *arrivals) Pop() any {
 // those that have begun still comes.
 func (f *flow) next(dst []schemas.Record, n int, stop bool) []schemas.Record {
 	for ; n > 0; n-- {
-		// Whatever the worlds to come have to tell arrives after their half hour before.
-		for !stop && (f.pending.Len() == 0 || f.pending.list[0].at >= simtest.Noon+int64(f.world)*int64(flowSpacing)-int64(flowReach)) {
+		// Whatever the worlds to come have to tell arrives after their ten minutes before.
+		for !stop && (f.pending.Len() == 0 || f.pending.list[0].at >= simtest.Noon+int64(f.world)*int64(f.spacing)-int64(flowReach)) {
 			f.begin()
 		}
 		if f.pending.Len() == 0 {
@@ -236,6 +241,9 @@ func (f *flow) refer(records []schemas.Record) {
 	}
 	for id, a := range final {
 		f.want[id] = rowHash(a)
+		if len(f.whole) < flowShown {
+			f.whole[id] = a
+		}
 	}
 }
 
@@ -260,7 +268,12 @@ func (f *flow) compare(l *lab) (faults []string) {
 		case !ok:
 			extra++
 		case rowHash(a) != want:
-			if differ++; differ <= 3 {
+			if differ++; differ > 3 {
+				break
+			}
+			if w := f.whole[a.ID]; w != nil {
+				faults = append(faults, rowDifference(a, w))
+			} else {
 				faults = append(faults, "row differs from the undisturbed run: "+rowLine(a))
 			}
 		}
@@ -318,7 +331,7 @@ func (p *pump) run(ctx context.Context, n int64) {
 	for p.err == nil {
 		over := ctx.Err() != nil || n > 0 && made >= n
 		size := 2000
-		if p.rate > 0 && !over {
+		if p.rate > 0 {
 			due := int64(time.Since(began).Seconds() * float64(p.rate))
 			if size = int(min(due-made, 5000)); size <= 0 {
 				time.Sleep(piece)

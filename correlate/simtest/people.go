@@ -210,6 +210,9 @@ func storyToken(w *World) {
 // storyProxied: requests that a proxy asked the policy engine about, or did
 // not. Its log carries the engine's own id of the decision and no span.
 func storyProxied(w *World) {
+	if len(w.tokens) == 0 {
+		return
+	}
 	t, at := pick(w.rng, w.tokens), w.moment()
 	who := w.ownerOf(t)
 	for range 1 + w.rng.IntN(3) {
