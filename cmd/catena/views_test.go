@@ -77,6 +77,9 @@ func TestViewsTellTheStories(t *testing.T) {
 			"Alice Moreau 23 execute_tool change_request inferred yes"}},
 		{"the chains of a time, with all of theirs", "SELECT root_name, actions FROM chains_between(since = '2026-03-02 08:57:20', until = '2026-03-02 08:57:22') ORDER BY root_name", []string{
 			"Alice Moreau 23"}},
+		{"what was done with a key", "SELECT count(), uniqExact(root_name) FROM actions_with(key = 'token:aws.access_key:ASIAFIXTUREINSTA0001')", []string{"8 2"}},
+		{"what an identity did", "SELECT class, count() FROM actions_of(identity = 'email:alice.moreau@example.com', since = '2026-03-02 08:57:01', until = '2026-03-02 09:30:00') GROUP BY class ORDER BY class", []string{
+			"api_call 2", "data_access 4", "other 1", "tool_call 9"}},
 		{"who touched a resource", "SELECT root_name, what, worst_grade, length(tool_calls), mfa FROM resource_touched_by(resource = 'arn:aws:s3:::example-customer-records/customers/4711.json')", []string{
 			"Alice Moreau [s3:GetObject] proven 1 yes"}},
 		{"who touched what begins so", "SELECT root_name FROM resource_touched_by(resource = 'arn:aws:s3:::example-customer-records/*')", []string{

@@ -241,6 +241,24 @@ FROM single
 INNER JOIN placed ON single.path = placed.path AND single.kind = placed.kind
 ORDER BY arrayMap((p, k) -> (p.2, k), position, single.path);
 
+-- What was done with a key: a token, session, workload, request or call.
+CREATE OR REPLACE VIEW actions_with AS
+SELECT *
+FROM actions FINAL
+PREWHERE event_id GLOBAL IN (SELECT event_id FROM actions WHERE has(keys, {key:String}));
+
+-- What is attributed to an identity (namespace:value, as in root_id) at or after since and before until.
+CREATE OR REPLACE VIEW actions_of AS
+SELECT *
+FROM actions FINAL
+PREWHERE event_id GLOBAL IN
+(
+    SELECT event_id
+    FROM actions
+    WHERE root_id = {identity:String} AND event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}
+)
+WHERE root_id = {identity:String} AND event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')};
+
 -- Who touched a resource, one row per identity and chain; a name that ends in * stands for all that begin so.
 CREATE OR REPLACE VIEW resource_touched_by AS
 SELECT

@@ -439,6 +439,22 @@ FROM single
 INNER JOIN placed ON single.path = placed.path AND single.kind = placed.kind
 ORDER BY arrayMap((p, k) -> (p.2, k), position, single.path);
 
+CREATE OR REPLACE VIEW actions_with ON CLUSTER 'main' AS
+SELECT *
+FROM actions FINAL
+PREWHERE event_id GLOBAL IN (SELECT event_id FROM actions WHERE has(keys, {key:String}));
+
+CREATE OR REPLACE VIEW actions_of ON CLUSTER 'main' AS
+SELECT *
+FROM actions FINAL
+PREWHERE event_id GLOBAL IN
+(
+    SELECT event_id
+    FROM actions
+    WHERE root_id = {identity:String} AND event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}
+)
+WHERE root_id = {identity:String} AND event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')};
+
 CREATE OR REPLACE VIEW resource_touched_by ON CLUSTER 'main' AS
 SELECT
     actions.root_kind AS root_kind, actions.root_id AS root_id, any(actions.root_name) AS root_name, chain_id,
