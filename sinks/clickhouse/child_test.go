@@ -51,10 +51,19 @@ type child struct {
 func newChild(t testing.TB) *child {
 	t.Helper()
 	require(t)
+	short(t)
 	c := &child{dir: t.TempDir()}
 	c.start(t)
 	t.Cleanup(c.kill)
 	return c
+}
+
+// short leaves out what needs a process with a database of its own.
+func short(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: no database process")
+	}
 }
 
 // shared is one for all tests that leave it alive; the end of this process
@@ -67,6 +76,7 @@ var shared struct {
 func sharedChild(t testing.TB) *child {
 	t.Helper()
 	require(t)
+	short(t)
 	shared.once.Do(func() {
 		dir, err := os.MkdirTemp("", "catena-faults-")
 		if err != nil {

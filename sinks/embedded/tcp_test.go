@@ -515,18 +515,27 @@ func TestNativeCancelAndBeat(t *testing.T) {
 
 // A client that says nothing, or stops amid a packet, is not waited for.
 func TestNativeSilence(t *testing.T) {
-	short := nativeTimeouts{hello: 50 * time.Millisecond, idle: 50 * time.Millisecond, data: 50 * time.Millisecond, stall: 50 * time.Millisecond, beat: time.Second}
-	t.Run("no hello", func(t *testing.T) { connectRaw(t, serveTCP(t, HandlerOptions{}, short)).closed() })
-	t.Run("idle", func(t *testing.T) { helloRaw(t, serveTCP(t, HandlerOptions{}, short)).closed() })
+	const soon = 50 * time.Millisecond
+	with := func(set func(*nativeTimeouts)) string {
+		timeouts := defaultNativeTimeouts // long: only one of them is to count
+		set(&timeouts)
+		return serveTCP(t, HandlerOptions{}, timeouts)
+	}
+	t.Run("no hello", func(t *testing.T) {
+		connectRaw(t, with(func(n *nativeTimeouts) { n.hello = soon })).closed()
+	})
+	t.Run("idle", func(t *testing.T) {
+		helloRaw(t, with(func(n *nativeTimeouts) { n.idle = soon })).closed()
+	})
 	t.Run("half a query", func(t *testing.T) {
-		c := helloRaw(t, serveTCP(t, HandlerOptions{}, short))
+		c := helloRaw(t, with(func(n *nativeTimeouts) { n.stall = soon }))
 		proto.ClientCodeQuery.Encode(&c.out)
 		c.flush()
 		c.fails(209)
 		c.closed()
 	})
 	t.Run("no data", func(t *testing.T) {
-		c := helloRaw(t, serveTCP(t, HandlerOptions{}, short))
+		c := helloRaw(t, with(func(n *nativeTimeouts) { n.data = soon }))
 		c.query("INSERT INTO FUNCTION null('a UInt8') VALUES")
 		c.header()
 		c.fails(209)
