@@ -398,7 +398,7 @@ func checkExplain(t *testing.T, c *catena) {
 		"ASIAFIXTURECICD00002":          {"dana-acme", "patch deployments", "rollback"},
 		"session:github.run:9000003001": {"frank-acme", "outside_grant"},
 	} {
-		cmd := exec.Command(os.Args[0], "explain", "--all", what)
+		cmd := exec.Command(os.Args[0], "explain", "--all", "--each", what)
 		cmd.Env = c.env
 		out, err := cmd.CombinedOutput()
 		if err != nil {

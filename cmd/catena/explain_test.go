@@ -88,7 +88,7 @@ func TestExplainStories(t *testing.T) {
 			got := explainText(t, ask.what, ask.flags)
 			path := filepath.Join("testdata", "explain", name+".txt")
 			if *update {
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // test data
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 					t.Fatal(err)
 				}
 				write(t, path, got)

@@ -256,7 +256,7 @@ func (b *browser) picture(name string) {
 	if *update {
 		dir = "../../docs"
 	}
-	if err := os.WriteFile(filepath.Join(dir, name), png, 0o644); err != nil { //nolint:gosec // a picture for everybody
+	if err := os.WriteFile(filepath.Join(dir, name), png, 0o644); err != nil {
 		b.t.Fatal(err)
 	}
 }
