@@ -47,7 +47,7 @@ every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 
 	END { if (bad) print "make $@: a test that had to run did not" > "/dev/stderr"; exit bad }'
 
 .PHONY: help build check-deploy manifests sizing demo demo-live test test-kafka test-page chromium test-crash check sim mutants bench bench-writer bench-sql fuzz fuzz-sources dashboards kafka clean \
-	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache
+	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache reference
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -196,6 +196,10 @@ tidy-check: ## fail if go mod tidy would change go.mod or go.sum
 vet: ## go vet
 	@$(need_go)
 	go vet ./...
+
+reference: ## write the parts of docs/reference.md that are made of the code
+	@$(need_go)
+	go test ./cmd/catena -run '^TestReference$$' -count=1 -update
 
 imports: ## fail if a package imports against the one-way path
 	@$(need_go)

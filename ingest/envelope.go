@@ -24,10 +24,10 @@ const (
 
 // Names of skips.
 const (
-	skipEmptyBatch = "empty_batch" // an envelope without items
-	skipMetrics    = "otlp_metrics"
-	skipControl    = "control_message"
-	skipPlainLog   = "plain_log" // a log record that no source knows, among logs of all kinds
+	skipEmptyBatch = "empty_batch"     // an envelope without items
+	skipMetrics    = "otlp_metrics"    // metrics: no event
+	skipControl    = "control_message" // of a log subscription that looks whether anybody listens
+	skipPlainLog   = "plain_log"       // a log record that no source knows, among logs of all kinds
 )
 
 // envelope is one shape. An object is it if all conditions hold and what lies

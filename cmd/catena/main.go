@@ -126,7 +126,7 @@ catena <command> --help explains a command, catena run --help every setting.
 
 exit codes: 0 done; 1 the work could not be done or finished; 2 wrong arguments or
 configuration; 3 it worked, and some records could not be decoded (stitch, sources test),
-or something was found (verify)
+something was found (verify), or did not come out (canary)
 `)
 }
 

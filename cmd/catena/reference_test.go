@@ -18,6 +18,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"catena/schemas/sources"
 )
 
 const referenceFile = "../../docs/reference.md"
@@ -379,10 +381,53 @@ func referenceWords(t *testing.T) string {
 		blocks = blocks[1:]
 		n++
 	}
+	b.WriteString(referenceSkips(t))
 	if n != len(wordColumns) {
 		t.Fatalf("%s has %d lists of words, wordColumns %d", file, n, len(wordColumns))
 	}
 	return b.String() + "\n"
+}
+
+// referenceSkips lists the names of skips: those that are nobody's own, and
+// those of the built-in sources.
+func referenceSkips(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("\n### name, of skips\n\n| word | meaning |\n|---|---|\n")
+	n := 0
+	blocks := append(constants(t, "../../schemas/event.go"), constants(t, "../../ingest/envelope.go")...)
+	for _, c := range slices.Concat(blocks...) {
+		if name, err := strconv.Unquote(c.value); err == nil && strings.HasPrefix(strings.ToLower(c.name), "skip") {
+			fmt.Fprintf(&b, "| `%s` | %s |\n", name, cell(cmp.Or(c.comment, "an envelope of this kind")))
+			n++
+		}
+	}
+	if n < 9 {
+		t.Fatalf("schemas and ingest have %d names of skips: the test does not see them", n)
+	}
+	set, err := loadSources("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := map[string][]string{}
+	for _, s := range set.Sources() {
+		fields := []sources.Fields{s.Common}
+		for _, r := range s.Rules {
+			fields = append(fields, r.Fields)
+		}
+		for _, f := range fields {
+			if f.BindOnly == nil {
+				continue
+			}
+			if name, ok := f.BindOnly.Literal(); ok {
+				by[name] = append(by[name], "`"+s.Name+"`")
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		fmt.Fprintf(&b, "| `%s` | of %s |\n", name, strings.Join(slices.Compact(slices.Sorted(slices.Values(by[name]))), ", "))
+	}
+	return b.String()
 }
 
 // wordList is the value of `var xNames = []string{…}`.
@@ -420,7 +465,7 @@ func TestVariables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range namedIn(t, "..", "../../ingest", "../../sinks", "../../correlate", "../../schemas") {
+	for _, name := range namedIn(t, isProgram, "..", "../../ingest", "../../sinks", "../../correlate", "../../schemas") {
 		if begins(known, name) {
 			continue // such as CATENA_KAFKA_TLS in CATENA_KAFKA_TLS_…
 		}
@@ -429,11 +474,8 @@ func TestVariables(t *testing.T) {
 		}
 		known[name] = true
 	}
-	makefile, err := os.ReadFile("../../Makefile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range variable.FindAllString(string(makefile), -1) {
+	// Documents may also speak of what tests and scripts read.
+	for _, name := range namedIn(t, isTestOrScript, "..", "../../ingest", "../../sinks", "../../deploy", "../../Makefile") {
 		known[name] = true
 	}
 	documents, err := filepath.Glob("../../docs/*.md")
@@ -463,13 +505,21 @@ func begins(known map[string]bool, name string) bool {
 	return false
 }
 
-// namedIn finds the variables that the code below some folders names.
-func namedIn(t *testing.T, folders ...string) []string {
+func isProgram(path string) bool {
+	return strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go")
+}
+
+func isTestOrScript(path string) bool {
+	return strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, ".sh") || filepath.Base(path) == "Makefile"
+}
+
+// namedIn finds the variables that the files of a sort below some folders name.
+func namedIn(t *testing.T, is func(path string) bool, folders ...string) []string {
 	t.Helper()
 	var names []string
 	for _, folder := range folders {
 		err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			if err != nil || d.IsDir() || !is(path) {
 				return err
 			}
 			text, err := os.ReadFile(path)

@@ -509,3 +509,24 @@ func TestMeteredSink(t *testing.T) {
 		t.Errorf("%v rows durable, want 2", got)
 	}
 }
+
+// BenchmarkMeter is what counting costs a record, next to nothing at all.
+func BenchmarkMeter(b *testing.B) {
+	m := newMeter(&pipeline{})
+	records, decoded := make([]schemas.Record, 10_000), make([]ingest.Decoded, 2)
+	for i := range records {
+		records[i] = schemas.Record{Topic: "okta", Partition: int32(i / 2500), Offset: int64(i), Value: make([]byte, 100)}
+		d := &decoded[i/5000]
+		d.Events = append(d.Events, schemas.Event{Source: []string{"okta.system", "aws.cloudtrail"}[i/20%2], TimeNanos: int64(i)})
+	}
+	batch := &sinks.Batch{}
+	for i := range records {
+		batch.Actions = append(batch.Actions, &schemas.Action{Event: schemas.Event{TimeNanos: int64(i), Evidence: schemas.Evidence{TimestampNanos: int64(i + 1)}}, Version: 1})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		m.took(records, decoded)
+		m.wrote(batch)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(records)), "ns/record")
+}
