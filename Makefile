@@ -29,6 +29,7 @@ SEEDS ?= 2000
 MUTANT ?=
 META ?= 200
 SIZING ?= 300000
+SIZING_LIMIT ?=
 CRASHSEED ?= 0
 RECORDS ?= 5000000
 RATE ?= 3000
@@ -117,9 +118,9 @@ mutants: ## plant each of the known bugs in the correlator and see that the worl
 	@$(need_go)
 	@go test ./correlate/simtest -run '^TestMutants$$' -mutants -mutant '$(MUTANT)' -count=1 -v -timeout 60m | $(every_test)
 
-sizing: libchdb ## measure the whole path as docs/sizing.md tells it (SIZING=300000 records)
+sizing: libchdb ## measure the whole path as docs/sizing.md tells it (SIZING=300000 records, SIZING_LIMIT=1GiB of memory)
 	@$(need_go)
-	@CATENA_SIZING=$(SIZING) CATENA_REQUIRE_LIBCHDB=1 go test ./cmd/catena -run '^TestSizing$$' -count=1 -v -timeout 30m | $(every_test)
+	@CATENA_SIZING=$(SIZING) CATENA_SIZING_LIMIT='$(SIZING_LIMIT)' CATENA_REQUIRE_LIBCHDB=1 go test ./cmd/catena -run '^TestSizing$$' -count=1 -v -timeout 30m | $(every_test)
 
 bench: libchdb ## run the benchmarks (BENCH=regexp PKG=./… COUNT=6 for benchstat, BENCHTIME=1s)
 	@$(need_go)
