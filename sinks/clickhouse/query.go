@@ -14,6 +14,9 @@ import (
 	"catena/schemas"
 )
 
+// sortKeyOfActions names an event by where its versions lie.
+const sortKeyOfActions = "toStartOfHour(event_time), source, event_time, event_id"
+
 // Chain returns the actions of a chain in event-time order, at most limit of
 // them; the zero limit means 10,000.
 func (s *Store) Chain(ctx context.Context, chain schemas.ID, limit int) ([]*schemas.Action, error) {
@@ -24,7 +27,7 @@ func (s *Store) Chain(ctx context.Context, chain schemas.ID, limit int) ([]*sche
 	// As in the view actions_of_chain, which says why.
 	where := fmt.Sprintf("chain_id = '%[1]s' AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = '%[1]s')"+
 		" AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = '%[1]s')", chain)
-	from := fmt.Sprintf("FROM actions FINAL PREWHERE event_id GLOBAL IN (SELECT event_id FROM actions WHERE %[1]s) WHERE %[1]s ORDER BY time_nanos, event_id LIMIT %[2]d", where, limit)
+	from := fmt.Sprintf("FROM actions FINAL PREWHERE ("+sortKeyOfActions+") GLOBAL IN (SELECT "+sortKeyOfActions+" FROM actions WHERE %[1]s) WHERE %[1]s ORDER BY time_nanos, event_id LIMIT %[2]d", where, limit)
 	err := s.loadActions(ctx, from, func(a *schemas.Action) error {
 		found = append(found, a)
 		return nil
@@ -127,9 +130,9 @@ func (s *Store) find(ctx context.Context, conditions []string, limit int) ([]Fou
 	}
 	in := fmt.Sprintf("%s AND chain_id IN (%s)", between(from, until), strings.Join(where, ", "))
 	for i, c := range conditions {
-		either[i] = "SELECT event_id FROM actions WHERE " + c + " AND " + in
+		either[i] = "SELECT " + sortKeyOfActions + " FROM actions WHERE " + c + " AND " + in
 	}
-	return s.confirm(ctx, fmt.Sprintf("PREWHERE event_id GLOBAL IN (%s) WHERE (%s) AND %s", strings.Join(either, " UNION ALL "), strings.Join(conditions, " OR "), in), limit)
+	return s.confirm(ctx, fmt.Sprintf("PREWHERE ("+sortKeyOfActions+") GLOBAL IN (%s) WHERE (%s) AND %s", strings.Join(either, " UNION ALL "), strings.Join(conditions, " OR "), in), limit)
 }
 
 // confirm groups by chain the newest versions of the rows that meet the

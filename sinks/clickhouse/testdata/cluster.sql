@@ -254,9 +254,9 @@ GROUP BY chain_id;
 CREATE OR REPLACE VIEW actions_of_chain ON CLUSTER 'main' AS
 SELECT *
 FROM actions FINAL
-PREWHERE event_id GLOBAL IN
+PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
 (
-    SELECT event_id
+    SELECT toStartOfHour(event_time), source, event_time, event_id
     FROM actions
     WHERE chain_id = {chain:UUID}
         AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
@@ -308,7 +308,18 @@ SELECT
     arraySort(groupUniqArrayArray(actions.flags)) AS flags,
     if(countIf(actions.mfa != 'unknown') = 0, 'unknown', argMinIf(actions.mfa, (event_time, event_id), actions.mfa != 'unknown')) AS mfa,
     argMinIf(actions.auth_method, (event_time, event_id), actions.auth_method != '') AS auth_method
-FROM actions_of_chain(chain = {chain:UUID}) AS actions
+FROM actions FINAL
+PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
+(
+    SELECT toStartOfHour(event_time), source, event_time, event_id
+    FROM actions
+    WHERE chain_id = {chain:UUID}
+        AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+        AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+)
+WHERE chain_id = {chain:UUID}
+    AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+    AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
 GROUP BY chain_id;
 
 CREATE OR REPLACE VIEW chains_between ON CLUSTER 'main' AS
@@ -363,9 +374,9 @@ SELECT
     grade, reason, cause_id, cause_grade, policy_decision, grant_id, source_ip, flags,
     root_kind, root_id, root_name, source, event_id, topic, partition, offset, record_index
 FROM actions FINAL
-PREWHERE event_id GLOBAL IN
+PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
 (
-    SELECT event_id
+    SELECT toStartOfHour(event_time), source, event_time, event_id
     FROM actions
     WHERE chain_id = {chain:UUID}
         AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
@@ -386,9 +397,9 @@ WITH
             if(empty(steps) AND frontier != '', [frontier], arrayMap(h -> h.key, steps)) AS above,
             notEmpty(above) AND startsWith(above[-1], 'call:') AND has(keys, above[-1]) AS is_call
         FROM actions FINAL
-        PREWHERE event_id GLOBAL IN
+        PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
         (
-            SELECT event_id
+            SELECT toStartOfHour(event_time), source, event_time, event_id
             FROM actions
             WHERE chain_id = {chain:UUID}
                 AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
@@ -442,14 +453,14 @@ ORDER BY arrayMap((p, k) -> (p.2, k), position, single.path);
 CREATE OR REPLACE VIEW actions_with ON CLUSTER 'main' AS
 SELECT *
 FROM actions FINAL
-PREWHERE event_id GLOBAL IN (SELECT event_id FROM actions WHERE has(keys, {key:String}));
+PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN (SELECT toStartOfHour(event_time), source, event_time, event_id FROM actions WHERE has(keys, {key:String}));
 
 CREATE OR REPLACE VIEW actions_of ON CLUSTER 'main' AS
 SELECT *
 FROM actions FINAL
-PREWHERE event_id GLOBAL IN
+PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
 (
-    SELECT event_id
+    SELECT toStartOfHour(event_time), source, event_time, event_id
     FROM actions
     WHERE root_id = {identity:String} AND event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}
 )
@@ -470,9 +481,9 @@ SELECT
     max(mfa) AS mfa,
     arraySort(groupUniqArrayArray(actions.flags)) AS flags
 FROM actions FINAL
-PREWHERE event_id GLOBAL IN
+PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
 (
-    SELECT event_id
+    SELECT toStartOfHour(event_time), source, event_time, event_id
     FROM actions
     WHERE resource = {resource:String} OR (endsWith({resource:String}, '*') AND startsWith(resource, substring({resource:String}, 1, length({resource:String}) - 1)))
 )
@@ -509,19 +520,42 @@ ORDER BY distance, key, path
 LIMIT 1 BY key;
 
 CREATE OR REPLACE VIEW blast_radius ON CLUSTER 'main' AS
-WITH (SELECT (groupArray(key), groupArray(distance)) FROM keys_driven_by(start = {start:String})) AS reached
+WITH RECURSIVE
+    driven AS
+    (
+        SELECT DISTINCT k AS key, '' AS parent, '' AS relation, '' AS strength, toUUID('00000000-0000-0000-0000-000000000000') AS proof, 0 AS distance, [k] AS path
+        FROM
+        (
+            SELECT {start:String} AS k
+            UNION ALL
+            SELECT concat('workload:ip:', {start:String}) AS k WHERE NOT match({start:String}, '^[a-z]+:[a-z0-9_.]+:.')
+            UNION ALL
+            SELECT arrayJoin(arrayFilter(k -> match(k, '^(token|session):'), keys)) AS k FROM actions WHERE source_ip = {start:String} AND NOT match({start:String}, '^[a-z]+:[a-z0-9_.]+:.')
+        )
+        UNION ALL
+        SELECT b.child AS key, b.parent AS parent, b.relation AS relation, b.strength AS strength, b.proof AS proof, d.distance + 1 AS distance, arrayPushBack(d.path, b.child) AS path
+        FROM driven AS d
+        INNER JOIN
+        (
+            SELECT child, parent, toString(relation) AS relation, toString(strength) AS strength, proof
+            FROM bindings -- all versions of one say the same of who drives whom
+            WHERE strength != 'weak' AND relation NOT IN ('granted', 'ended', 'revoked') AND parent GLOBAL IN (SELECT key FROM driven)
+        ) AS b ON b.parent = d.key
+        WHERE d.distance < 8 AND NOT has(d.path, b.child)
+    ),
+    (SELECT (groupArray(key), groupArray(distance)) FROM (SELECT key, distance FROM driven ORDER BY distance, key LIMIT 1 BY key)) AS reached
 SELECT
     event_time, class, action, resource, outcome, root_kind, root_id, root_name, actor_name, workload, source_ip, grade, reason, flags, chain_id, event_id,
     arrayLast(k -> has(reached.1, k), arrayConcat(arrayReverse(keys), hops.key)) AS via,
     if(via = '', 0, reached.2[indexOf(reached.1, via)]) AS distance
 FROM actions FINAL
-PREWHERE event_id GLOBAL IN -- an index each
+PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN -- an index each
 (
-    SELECT event_id FROM actions WHERE hasAny(keys, reached.1)
+    SELECT toStartOfHour(event_time), source, event_time, event_id FROM actions WHERE hasAny(keys, reached.1)
     UNION ALL
-    SELECT event_id FROM actions WHERE hasAny(hops.key, reached.1)
+    SELECT toStartOfHour(event_time), source, event_time, event_id FROM actions WHERE hasAny(hops.key, reached.1)
     UNION ALL
-    SELECT event_id FROM actions WHERE source_ip = {start:String} AND NOT match({start:String}, '^[a-z]+:[a-z0-9_.]+:.')
+    SELECT toStartOfHour(event_time), source, event_time, event_id FROM actions WHERE source_ip = {start:String} AND NOT match({start:String}, '^[a-z]+:[a-z0-9_.]+:.')
 )
 WHERE hasAny(keys, reached.1) OR hasAny(hops.key, reached.1) OR source_ip = {start:String}
 ORDER BY event_time, event_id;
@@ -540,11 +574,11 @@ FROM
     (
         SELECT event_time, chain_id, arrayFilter(h -> NOT h.lent AND NOT match(h.key, '^(call|request):'), hops) AS steps
         FROM actions FINAL
-        PREWHERE event_id GLOBAL IN
+        PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
         (
-            SELECT event_id FROM actions WHERE root_id = {identity:String}
+            SELECT toStartOfHour(event_time), source, event_time, event_id FROM actions WHERE root_id = {identity:String}
             UNION ALL
-            SELECT event_id FROM actions WHERE root_name = {identity:String}
+            SELECT toStartOfHour(event_time), source, event_time, event_id FROM actions WHERE root_name = {identity:String}
         )
         WHERE root_id = {identity:String} OR root_name = {identity:String}
     )
