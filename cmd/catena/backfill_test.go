@@ -197,6 +197,9 @@ func TestBackfillGoesOn(t *testing.T) {
 	if n := len(rowsByID(t, store)); n != 900 {
 		t.Errorf("%d rows, want 900", n)
 	}
+	if code, out = verifyNow(t, c, "--topic", "okta", "--partition", "7", "--from", "3", "--to", "9"); code != exitFound || !strings.Contains(out, "offsets 3 to 8") {
+		t.Errorf("a range that nobody read: exit code %d\n%s", code, out)
+	}
 	code, out = c.outputOf("backfill", "--topic", "okta", "--restart")
 	if code != exitOK || strings.Contains(out, "going on") || !strings.Contains(out, "0 rows added") {
 		t.Errorf("restart: exit code %d\n%s", code, out)

@@ -266,6 +266,10 @@ func (v *verifier) ranges(ctx context.Context, committed map[ingest.Partition]in
 	for p, at := range committed {
 		ends[p] = max(ends[p], at)
 	}
+	if v.to != 0 { // a range that was named is proved even where catena run never was: see backfill
+		p := ingest.Partition{Topic: v.topic, Partition: int32(v.partition)}
+		ends[p] = max(ends[p], v.to)
+	}
 	var ranges []clickhouse.Range
 	for p, to := range ends {
 		if v.topic != "" && p.Topic != v.topic || v.partition >= 0 && int(p.Partition) != v.partition {
