@@ -154,3 +154,25 @@ func TestLateEvidence(t *testing.T) {
 	}
 	checkEngine(t, e)
 }
+
+// TestReread: events that are read again are looked up whatever their time, and
+// are not flagged for it.
+func TestReread(t *testing.T) {
+	_, _, mint, use := lateWorld(true)
+	e := New(Config{Lookup: true, Reread: true, AllowedLateness: Forever})
+	ids, first, last := e.Unknown(nil, []schemas.Event{use, mint})
+	if !slices.Equal(ids, []schemas.ID{use.ID, mint.ID}) || first != mint.TimeNanos || last != use.TimeNanos {
+		t.Errorf("unknown %v from %d to %d, want both events", ids, first, last)
+	}
+	var out Output
+	e.Process(&out, []schemas.Event{use})
+	if len(out.Actions) != 1 || out.Actions[0].Flags&schemas.FlagLate != 0 {
+		t.Errorf("rows %+v, want one that is not flagged", out.Actions)
+	}
+	if !slices.Contains(out.Wanted, use.Keys[0]) || out.WantedSince == 0 {
+		t.Errorf("wanted %v since %d, want the event's key", out.Wanted, out.WantedSince)
+	}
+	if ids, _, _ = e.Unknown(nil, []schemas.Event{use}); len(ids) != 0 {
+		t.Errorf("%v is looked up though it is in memory", ids)
+	}
+}
