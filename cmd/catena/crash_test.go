@@ -85,8 +85,8 @@ func TestCrashFindsABug(t *testing.T) {
 	seed := drawSeed(t)
 	l := newLab(t, "crash_bug")
 	l.program = buildWith(t, "../../sinks/writer.go",
-		"if err := w.write(&c.batch); err != nil {\n\t\t\treturn // only when told to give up\n\t\t}\n\t\tw.options.Done(&c.batch)",
-		"w.options.Done(&c.batch)\n\t\tif err := w.write(&c.batch); err != nil {\n\t\t\treturn // only when told to give up\n\t\t}")
+		[2]string{"\t\tw.options.Done(&c.batch)\n", ""},
+		[2]string{"\t\tw.dedup(&c.batch)\n", "\t\tw.dedup(&c.batch)\n\t\tw.options.Done(&c.batch)\n"})
 	c := newCrashing(l, seed, 8)
 	const rounds = 6
 	for i := range rounds {
@@ -100,9 +100,9 @@ func TestCrashFindsABug(t *testing.T) {
 	t.Logf("found: %v %v", err, faults[max(0, len(faults)-1):])
 }
 
-// buildWith builds catena with a text of a file replaced, which stands there
-// once: what ships carries no switch for the bug.
-func buildWith(t *testing.T, file, old, planted string) string {
+// buildWith builds catena with texts of a file replaced, each of which stands
+// there once: what ships carries no switch for the bug.
+func buildWith(t *testing.T, file string, changes ...[2]string) string {
 	t.Helper()
 	path, err := filepath.Abs(file)
 	if err != nil {
@@ -112,8 +112,12 @@ func buildWith(t *testing.T, file, old, planted string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(text), old); n != 1 {
-		t.Fatalf("the text to be replaced stands %d times in %s:\n%s", n, file, old)
+	changed := string(text)
+	for _, c := range changes {
+		if n := strings.Count(changed, c[0]); n != 1 {
+			t.Fatalf("the text to be replaced stands %d times in %s:\n%s", n, file, c[0])
+		}
+		changed = strings.Replace(changed, c[0], c[1], 1)
 	}
 	dir := t.TempDir()
 	bad, overlay, program := filepath.Join(dir, "bad.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "catena")
@@ -121,7 +125,7 @@ func buildWith(t *testing.T, file, old, planted string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string]string{bad: strings.Replace(string(text), old, planted, 1), overlay: string(spec)} {
+	for name, content := range map[string]string{bad: changed, overlay: string(spec)} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
