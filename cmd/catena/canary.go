@@ -169,9 +169,9 @@ func (k *canary) loop(ctx context.Context, every time.Duration) {
 			return
 		}
 		k.meter.ended(r)
-		switch {
-		case r.outcome == before:
-		case r.outcome == canaryOK:
+		switch r.outcome {
+		case before:
+		case canaryOK:
 			k.log.Info("canary came out proven", "seconds", r.took.Seconds())
 		default:
 			k.log.Error("canary did not come out", "outcome", r.outcome, "session", r.session, "error", r.err)

@@ -416,7 +416,7 @@ func spoken(d time.Duration) string {
 	for _, u := range units {
 		if n := d / u.d; n > 0 {
 			words = append(words, fmt.Sprintf("%d %s", n, u.name))
-			d -= n * u.d
+			d %= u.d
 		} else if len(words) > 0 {
 			break
 		}

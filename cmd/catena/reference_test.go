@@ -141,7 +141,7 @@ type rule struct {
 
 func rules(t *testing.T, name string) (all []rule) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("../../deploy/prometheus", name))
+	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "prometheus", name))
 	if err != nil {
 		t.Fatal(err)
 	}

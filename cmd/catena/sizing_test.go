@@ -147,7 +147,6 @@ func gauges(t *testing.T, addr string) map[string]float64 {
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		resp, err := http.Get("http://" + addr + "/metrics")
 		if err == nil {
-			defer resp.Body.Close()
 			all := map[string]float64{}
 			lines := bufio.NewScanner(resp.Body)
 			for lines.Scan() {
@@ -155,6 +154,7 @@ func gauges(t *testing.T, addr string) map[string]float64 {
 					all[name], _ = strconv.ParseFloat(value, 64)
 				}
 			}
+			_ = resp.Body.Close()
 			return all
 		}
 		if time.Now().After(deadline) {

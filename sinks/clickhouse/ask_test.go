@@ -33,8 +33,8 @@ func TestFindingsOfATime(t *testing.T) {
 	chain := schemas.MakeID("chain")
 	var batch sinks.Batch
 	for i := range int64(3) {
-		at := 1772442000e9 + i*3600e9
-		batch.Actions = append(batch.Actions, &schemas.Action{Event: schemas.Event{ID: schemas.MakeID("event", string(rune('a'+i))), Source: "okta.system", TimeNanos: int64(at),
+		at := int64(1772442000e9) + i*3600e9
+		batch.Actions = append(batch.Actions, &schemas.Action{Event: schemas.Event{ID: schemas.MakeID("event", string(rune('a'+i))), Source: "okta.system", TimeNanos: at,
 			Flags: schemas.FlagDivergent, Keys: []schemas.Key{{Kind: schemas.KindToken, Namespace: "jti", Value: "t"}}}, ChainID: chain, Version: 1})
 	}
 	write(t, s, &batch)

@@ -78,7 +78,7 @@ func sharedChild(t testing.TB) *child {
 	require(t)
 	short(t)
 	shared.once.Do(func() {
-		dir, err := os.MkdirTemp("", "catena-faults-")
+		dir, err := os.MkdirTemp("", "catena-faults-") //nolint:usetesting // it outlives the test that starts it
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -143,11 +143,11 @@ type longRun struct {
 	from, to int64
 }
 
-func (p *proving) block(n int64) *block {
-	b := p.blocks[n]
+func (part *proving) block(n int64) *block {
+	b := part.blocks[n]
 	if b == nil {
 		b = &block{}
-		p.blocks[n] = b
+		part.blocks[n] = b
 	}
 	return b
 }

@@ -299,9 +299,9 @@ func (c *nativeConn) answerHTTP() error {
 	c.write.Lock()
 	defer c.write.Unlock()
 	c.out.Buf = append(c.out.Buf[:0], "HTTP/1.0 400 Bad Request\r\n\r\nThis port speaks ClickHouse's native protocol (clickhouse-client and drivers).\nUse the port of --listen, 8123 by default, for HTTP.\n"...)
-	c.flush()
+	err := c.flush()
 	c.linger()
-	return errHangUp
+	return errors.Join(errHangUp, err)
 }
 
 // chooseDatabase makes a database the default of all statements, if there is one.
