@@ -56,7 +56,7 @@ func (p plan) String() string {
 func drawPlan(seed uint64) plan {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	p := plan{seed: seed, order: order(rng.IntN(int(orders))), copies: pick(rng, []int{0, 10, 40}), crashes: rng.IntN(4),
-		zombies: rng.IntN(2) == 0, maxBatch: pick(rng, []int{1, 4, 32, 1000})}
+		zombies: rng.IntN(4) != 0, maxBatch: pick(rng, []int{1, 4, 32, 1000})}
 	p.bounded = p.order <= oneByOne && rng.IntN(2) == 0
 	if p.instances = pick(rng, []int{1, 1, 3}); p.instances > 1 {
 		p.bounded = false // what others say may take as long as it likes
@@ -270,7 +270,7 @@ func (pl *player) haunt(n int) {
 // crash loses what was not yet durable. The one who crashed may not know it,
 // and go on writing.
 func (pl *player) crash(done int) {
-	if pl.plan.zombies && pl.rng.IntN(2) == 0 {
+	if pl.plan.zombies && pl.rng.IntN(4) != 0 {
 		pl.zombie, pl.beyond = pl.engine, pl.feed[done:]
 	}
 	pl.tab.crash(pl.rng)
