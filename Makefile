@@ -27,6 +27,7 @@ FUZZPARALLEL ?=
 FUZZTIME ?= 60s
 SEEDS ?= 2000
 MUTANT ?=
+MUTANTS ?= 1
 META ?= 200
 SIZING ?= 300000
 SIZING_LIMIT ?=
@@ -114,9 +115,9 @@ sim: ## play 2,000 made-up worlds against the truth, and 200 of them in twenty d
 	@$(need_go)
 	@go test ./correlate/simtest -run '^(TestTruth|TestMetamorphic)$$' -seeds $(SEEDS) -meta $(META) -count=1 -v -timeout 20m | $(every_test)
 
-mutants: ## plant each of the known bugs in the correlator and see that the worlds find it (MUTANT=part of a name)
+mutants: ## plant each of the known bugs in the correlator and see that the worlds find it (MUTANT=part of a name, MUTANTS=4 for a quarter of them)
 	@$(need_go)
-	@go test ./correlate/simtest -run '^TestMutants$$' -mutants -mutant '$(MUTANT)' -count=1 -v -timeout 60m | $(every_test)
+	@go test ./correlate/simtest -run '^TestMutants$$' -mutants -mutant '$(MUTANT)' -mutant.every $(MUTANTS) -mutant.from "$$(git rev-list --count HEAD 2>/dev/null || echo 0)" -count=1 -v -timeout 60m | $(every_test)
 
 sizing: libchdb ## measure the whole path as docs/sizing.md tells it (SIZING=300000 records, SIZING_LIMIT=1GiB of memory)
 	@$(need_go)
