@@ -214,10 +214,14 @@ lint: ## golangci-lint, built at its pinned version the first time
 		go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION); }
 	'$(GOLANGCI_LINT)' run ./...
 
+# Of the program's own tests those that run the whole path: all of them would take ten minutes, and most run it again.
+RACE ?= ^(TestEndToEnd|TestInstances|TestSmallMemory|TestServer.*|TestMetrics|TestCanary|TestTraces|TestPage.*|TestDeadLetters|TestSecret.*|TestKafkaTokens|TestOperations)$$
+
 race: ## the short tests under the race detector
 	@$(need_go)
 	@$(call need,$(or $(CC),cc),the race detector links with a C compiler (Debian: apt-get install gcc libc6-dev))
-	go test -race -short ./...
+	go test -race -short $$(go list ./... | grep -v 'cmd/catena$$')
+	go test -race -short ./cmd/catena -run '$(RACE)'
 
 clean: ## remove what was built here
 	rm -rf bin

@@ -65,6 +65,7 @@ func testVerify(t *testing.T, k cluster, name string) {
 		}
 	}
 	c := newCatena(t, k, db, name, topics)
+	c.env = append(c.env, "CATENA_KAFKA_SESSION_TIMEOUT=6s") // one is killed, and its partitions are waited for
 	c.env = append(c.env, "CATENA_TOPIC_FORMATS=pods:logs")
 	makeTopics(t, k, topics)
 	c.run("migrate")
