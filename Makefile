@@ -215,7 +215,7 @@ lint: ## golangci-lint, built at its pinned version the first time
 	'$(GOLANGCI_LINT)' run ./...
 
 # Of the program's own tests those that run the whole path: all of them would take ten minutes, and most run it again.
-RACE ?= ^(TestEndToEnd|TestInstances|TestSmallMemory|TestServer.*|TestMetrics|TestCanary|TestTraces|TestPage.*|TestDeadLetters|TestSecret.*|TestKafkaTokens|TestOperations)$$
+RACE ?= ^(TestEndToEnd|TestServer.*|TestMetrics|TestCanary|TestTraces|TestPage.*|TestSecret.*)$$
 
 race: ## the short tests under the race detector
 	@$(need_go)
