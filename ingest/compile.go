@@ -29,11 +29,12 @@ type program struct {
 	general   []cond     // documents of logs of all kinds
 	inherits  []handDown // members that a list hands down to its items
 
-	id     []expr
-	time   []timeOption // in the order of their trial: the last rule first
-	rules  condIndex
-	blocks []block // what each rule says
-	common block   // what stands outside of rules
+	idStart schemas.IDParts // what the ids of all its events begin with
+	id      []expr
+	time    []timeOption // in the order of their trial: the last rule first
+	rules   condIndex
+	blocks  []block // what each rule says
+	common  block   // what stands outside of rules
 }
 
 // block is what a rule, or the common part, says.
@@ -157,6 +158,7 @@ func compile(src *sources.Source, all []*sources.Source, shapes []*envelope) (*p
 	}
 	c.compileEnvelopes(shapes)
 	if src != nil {
+		c.idStart = c.idStart.Add("event").Add(src.Name)
 		for i := range src.ID {
 			c.id = append(c.id, c.expr(&src.ID[i]))
 		}

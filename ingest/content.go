@@ -119,11 +119,18 @@ func (d *Decoder) walk(p int) (by *program, end int) {
 	return by, end
 }
 
+// walkBy walks over the value at p with the program of a source.
 func (d *Decoder) walkBy(prog *program, p int) (end int) {
 	w := d.eval.walker
-	w.begin(prog.trie)
-	w.depth, w.fault, w.high = 0, fault{}, 0
-	return w.at(p, prog.trie.root)
+	if p >= len(w.s) || w.s[p] != '{' {
+		return w.walkOver(prog.trie, p)
+	}
+	k := d.skeletons[prog.number]
+	if k == nil {
+		k = newSkeletons()
+		d.skeletons[prog.number] = k
+	}
+	return k.walk(w, prog.trie, p)
 }
 
 // one decodes the value at p of the text at hand and returns its end; -1 with

@@ -64,6 +64,7 @@ type Decoder struct {
 	match []uint64 // which sources' matches hold
 	gzip  *gzip.Reader
 	shapes
+	skeletons []*skeletons // by the number of the program; nil until it is used
 	cleanTexts
 
 	topic string // of the last record
@@ -74,15 +75,15 @@ type Decoder struct {
 	record   *schemas.Record
 	out      *Decoded
 	evidence schemas.Evidence
-	index    int      // of the next item
-	written  int      // bytes that were made of it, see spend
-	unpacked int64    // bytes of all that was packed in it
-	repaired bool     // the document at hand had bytes that are not UTF-8
-	known    known    // from outside of the document at hand
-	headers  bool     // some of it from the record's headers
-	base     int      // where the text at hand begins in the record; negative in text that was unwrapped
-	hint     handed   // what a list hands down to its items
-	id       []string // scratch
+	index    int             // of the next item
+	written  int             // bytes that were made of it, see spend
+	unpacked int64           // bytes of all that was packed in it
+	repaired bool            // the document at hand had bytes that are not UTF-8
+	known    known           // from outside of the document at hand
+	headers  bool            // some of it from the record's headers
+	base     int             // where the text at hand begins in the record; negative in text that was unwrapped
+	hint     handed          // what a list hands down to its items
+	id       schemas.IDParts // scratch
 	otlp     otlpWriter
 	trace    *tracer // of Recognise; usually nil
 	clauses  *clauseProgram
@@ -151,7 +152,7 @@ func (o *DecoderOptions) check(set *sources.Set) (faults []error) {
 }
 
 func (sh *shared) decoder() *Decoder {
-	d := &Decoder{shared: sh, all: map[string]*topicState{}}
+	d := &Decoder{shared: sh, all: map[string]*topicState{}, skeletons: make([]*skeletons, len(sh.programs)+1)}
 	d.eval.walker = &walker{limit: sh.opts.MaxItems}
 	d.eval.maxDepth = sh.opts.MaxDepth
 	d.eval.secrets, d.eval.element = sh.redactor, -1

@@ -134,7 +134,7 @@ func newReader(list []naming) *reader {
 // the walker's text; false, with the walker's fault set, if the document
 // contradicts itself. Values need not be UTF-8.
 func (d *Decoder) read(r *reader, start int, f func(name, text string)) bool {
-	if d.walkBy(r.program, start) < 0 {
+	if d.eval.walkOver(r.program.trie, start) < 0 {
 		return false
 	}
 	last := ""

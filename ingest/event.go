@@ -50,16 +50,17 @@ func weaken(ev *schemas.Event) {
 }
 
 func (d *Decoder) makeID(pl *plan) (id schemas.ID, ok bool) {
-	d.id = append(d.id[:0], "event", pl.program.source.Name)
+	parts := append(d.id[:0], pl.program.idStart...)
 	if d.hint.relayed { // never the id of a record that came directly
-		d.id = append(d.id, "relayed")
+		parts = parts.Add("relayed")
 	}
 	for i := range pl.id {
 		s, found := d.eval.text(&pl.id[i])
-		d.id = append(d.id, s)
+		parts = parts.Add(s)
 		ok = ok || found
 	}
-	return schemas.MakeID(d.id...), ok
+	d.id = parts
+	return parts.ID(), ok
 }
 
 func (d *Decoder) missingID(p *program, doc string) {

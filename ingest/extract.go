@@ -71,6 +71,7 @@ type walker struct {
 // begin forgets the walk before.
 func (w *walker) begin(t *trie) {
 	w.trie = t
+	w.depth, w.fault, w.high = 0, fault{}, 0
 	if len(w.slots) < len(t.slots) {
 		w.slots = make([]slot, len(t.slots))
 	}
@@ -87,6 +88,12 @@ func (w *walker) begin(t *trie) {
 	}
 	clear(w.counts)
 	w.many, w.items = w.many[:0], 0
+}
+
+// walkOver walks over the value at p and fills the slots of a trie.
+func (w *walker) walkOver(t *trie, p int) (end int) {
+	w.begin(t)
+	return w.at(p, t.root)
 }
 
 // get returns the value of a slot of which there is at most one.

@@ -126,7 +126,7 @@ func (d *Decoder) nearestSource(doc string) (best Nearest) {
 	}
 	x := d.shared.decoder() // one that is not in the middle of a record
 	x.eval.walker.open(doc)
-	if x.eval.arena = new(arena); x.walkBy(d.clauses.program, 0) < 0 {
+	if x.eval.arena = new(arena); x.eval.walkOver(d.clauses.program.trie, 0) < 0 {
 		return best
 	}
 	x.facts.learn(d.clauses.program, &x.eval)

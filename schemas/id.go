@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 )
 
 // ID is a deterministic UUID (version 8, RFC 9562 §5.8): the same parts give
@@ -37,17 +38,33 @@ func ParseID(s string) (id ID, err error) {
 	return id, nil
 }
 
-// MakeID hashes the parts. Each part is preceded by its length, so that no two
-// lists of parts give the same bytes. Parts of up to half a kilobyte in all
-// cost no allocation: the decoder makes an id for every event.
-func MakeID(parts ...string) (id ID) {
+// MakeID hashes the parts. Parts of up to half a kilobyte in all cost no
+// allocation.
+func MakeID(parts ...string) ID {
 	var stack [512]byte
-	b := stack[:0]
-	for _, p := range parts {
-		b = binary.BigEndian.AppendUint64(b, uint64(len(p)))
-		b = append(b, p...)
+	p := IDParts(stack[:0])
+	for _, part := range parts {
+		p = p.Add(part)
 	}
-	sum := sha256.Sum256(b)
+	return p.ID()
+}
+
+// IDParts are the parts of an id to be. The decoder makes an id for every event,
+// and has what its ids begin with ready.
+type IDParts []byte
+
+// Add appends a part behind its length, so that no two lists of parts give the
+// same bytes.
+func (p IDParts) Add(part string) IDParts {
+	n := len(p)
+	p = slices.Grow(p, 8+len(part))[:n+8]
+	binary.BigEndian.PutUint64(p[n:], uint64(len(part)))
+	return append(p, part...)
+}
+
+// ID is the id that the parts give.
+func (p IDParts) ID() (id ID) {
+	sum := sha256.Sum256(p)
 	copy(id[:], sum[:])
 	id[6] = id[6]&0x0f | 0x80
 	id[8] = id[8]&0x3f | 0x80
