@@ -109,13 +109,13 @@ const common int32 = -1
 
 // keyEntry is an entry of keys. Star is the group of its [*]; -1 for none.
 type keyEntry struct {
-	when cond
+	when *cond
 	star int32
 	key  keyExpr
 }
 
 type makeEntry struct {
-	when                  cond
+	when                  *cond
 	star                  int32
 	child, parent         keyExpr
 	childName, parentName *expr
@@ -126,7 +126,7 @@ type makeEntry struct {
 }
 
 type endEntry struct {
-	when    cond
+	when    *cond
 	star    int32
 	key     keyExpr
 	at      *timeExpr
@@ -169,10 +169,20 @@ func compile(src *sources.Source, all []*sources.Source, shapes []*envelope) (*p
 		}
 		slices.Reverse(c.time)
 	}
-	c.atoms.finish(len(c.trie.slots))
+	if len(c.atoms.list) > maxAtoms || len(c.trie.slots) > maxAtoms {
+		return c.program, errors.Join(append(c.faults, fmt.Errorf("%s: more than %d different paths, or conditions", c.where(), maxAtoms))...)
+	}
+	c.atoms.finish(c.trie.slots)
 	c.matches.finish(c.atoms)
 	c.rules.finish(c.atoms)
 	return c.program, errors.Join(c.faults...)
+}
+
+func (c *compiler) where() string {
+	if c.source == nil {
+		return "what tells sources from each other"
+	}
+	return c.source.Where()
 }
 
 // block compiles what a rule, or the common part, says.
@@ -224,14 +234,14 @@ func (c *compiler) scalar(id fieldID, t *sources.Template) scalar {
 func (c *compiler) lists(b *block, f *sources.Fields) {
 	for i := range f.Keys {
 		k := &f.Keys[i]
-		e := keyEntry{when: c.condition(k.When), key: c.keyExpr(&k.Key)}
+		e := keyEntry{when: c.entryCondition(k.When), key: c.keyExpr(&k.Key)}
 		e.star = c.starOf(&k.Key.Value)
 		b.keys = append(b.keys, e)
 	}
 	for i := range f.Makes {
 		m := &f.Makes[i]
 		e := makeEntry{
-			when: c.condition(m.When), child: c.keyExpr(&m.Child), parent: c.keyExpr(&m.Parent),
+			when: c.entryCondition(m.When), child: c.keyExpr(&m.Child), parent: c.keyExpr(&m.Parent),
 			childName: c.optional(m.ChildName), parentName: c.optional(m.ParentName), relation: m.Relation, strength: m.Strength,
 			always: m.FromAlways, from: c.optionalTime(m.From), until: c.optionalTime(m.Until), expires: c.optionalTime(m.Expires),
 		}
@@ -240,7 +250,7 @@ func (c *compiler) lists(b *block, f *sources.Fields) {
 	}
 	for i := range f.Ends {
 		n := &f.Ends[i]
-		e := endEntry{when: c.condition(n.When), key: c.keyExpr(&n.Key), at: c.optionalTime(n.At), revoked: n.Revoked}
+		e := endEntry{when: c.entryCondition(n.When), key: c.keyExpr(&n.Key), at: c.optionalTime(n.At), revoked: n.Revoked}
 		e.star = c.starOf(&n.Key.Value, n.At)
 		b.ends = append(b.ends, e)
 	}
@@ -249,6 +259,12 @@ func (c *compiler) lists(b *block, f *sources.Fields) {
 		b.attributes = append(b.attributes, attributeEntry{name, c.expr(&f.Attributes[i].Value), c.named[name]})
 		c.named[name] = true
 	}
+}
+
+// entryCondition is the condition of an entry, of which a plan has no need.
+func (c *compiler) entryCondition(src sources.Condition) *cond {
+	out := c.condition(src)
+	return &out
 }
 
 func (c *compiler) optional(t *sources.Template) *expr {

@@ -13,14 +13,23 @@ import (
 // distinct atom of a program is one bit; the bits of a record are found slot by
 // slot, once, and a condition is then a comparison of a few words. Regular
 // expressions are dear: they are asked only when a condition gets that far.
+//
+// Whether there is a value at all is the atom of a slot's number behind
+// maxAtoms; the walk answers it.
 type atom struct {
 	slot   int32
-	op     sources.CheckOp // Present, OneOf, Prefix, Suffix, Contains, Matches
+	op     sources.CheckOp // OneOf, Prefix, Suffix, Contains, Matches
 	texts  []string
 	regexp *regexp.Regexp
 	table  *dfa // decides most of what the regexp would
 	source string
 }
+
+// maxAtoms bounds the atoms of a program, and its slots.
+const (
+	maxAtoms   = 2048
+	thereWords = maxAtoms / 64 // where the words of the slots begin
+)
 
 // cond is a compiled condition; the zero value holds.
 type cond struct {
@@ -45,25 +54,35 @@ type dear struct {
 type atoms struct {
 	list   []atom
 	index  map[string]int32
-	bySlot []*slotAtoms // nil where nothing is asked
-	slots  []uint64     // a bit for each slot that is asked about
+	needed []int32 // slots of which is asked whether they have a value
+	bySlot []slotAtoms
+	slots  []uint64 // a bit for each slot whose value is asked about
+	starry []uint64 // and for those with [*] that are asked about at all: a walk does not know whether they have one
 	words  int
 }
 
 // slotAtoms are the atoms of a slot, without the regular expressions.
 type slotAtoms struct {
-	present []wordBits // the bits of a slot that has a value
-	texts   textTable  // with which it is compared
-	equal   [][]wordBits
-	others  []int32
+	texts  textTable    // with which it is compared
+	equal  []wordBits   // of each text
+	more   [][]wordBits // what does not fit there; nil if all does
+	others []int32
 }
 
 func (s *slotAtoms) compare(text string, atom int32) {
 	i := s.texts.number(text)
-	if i == len(s.equal) {
-		s.equal = append(s.equal, nil)
+	bit := wordBits{atom / 64, 1 << (atom % 64)}
+	switch {
+	case i == len(s.equal):
+		s.equal = append(s.equal, bit)
+	case s.equal[i].word == bit.word:
+		s.equal[i].mask |= bit.mask
+	default:
+		for len(s.more) <= i {
+			s.more = append(s.more, nil)
+		}
+		s.more[i] = addBit(s.more[i], atom)
 	}
-	s.equal[i] = addBit(s.equal[i], atom)
 }
 
 // newAtoms makes an empty list.
@@ -82,26 +101,29 @@ func (as *atoms) add(a atom) int32 {
 }
 
 // finish arranges the atoms by slot.
-func (as *atoms) finish(slots int) {
+func (as *atoms) finish(slots []slotInfo) {
+	words := (len(slots) + 63) / 64
 	as.words = (len(as.list) + 63) / 64
-	as.bySlot, as.slots = make([]*slotAtoms, slots), make([]uint64, (slots+63)/64)
+	as.bySlot, as.slots, as.starry = make([]slotAtoms, len(slots)), make([]uint64, words), make([]uint64, words)
+	for _, i := range as.needed {
+		if slots[i].star >= 0 {
+			as.starry[i/64] |= 1 << (i % 64)
+		}
+	}
 	for i, a := range as.list {
+		if slots[a.slot].star >= 0 {
+			as.starry[a.slot/64] |= 1 << (a.slot % 64)
+		}
 		if a.op == sources.Matches {
 			continue
 		}
-		if as.bySlot[a.slot] == nil {
-			as.bySlot[a.slot] = &slotAtoms{}
-			as.slots[a.slot/64] |= 1 << (a.slot % 64)
-		}
-		s := as.bySlot[a.slot]
-		switch a.op {
-		case sources.Present:
-			s.present = addBit(s.present, int32(i))
-		case sources.OneOf:
+		as.slots[a.slot/64] |= 1 << (a.slot % 64)
+		s := &as.bySlot[a.slot]
+		if a.op == sources.OneOf {
 			for _, t := range a.texts {
 				s.compare(t, int32(i))
 			}
-		default:
+		} else {
 			s.others = append(s.others, int32(i))
 		}
 	}
@@ -163,6 +185,15 @@ func (c *compiler) check(out *cond, slot int32, ch sources.Check, want bool) {
 		out.none = append(out.none, []cond{all})
 		return
 	}
+	if ch.Op == sources.Present {
+		c.atoms.needed = append(c.atoms.needed, slot)
+		if want {
+			out.want = addBit(out.want, maxAtoms+slot)
+		} else {
+			out.not = addBit(out.not, maxAtoms+slot)
+		}
+		return
+	}
 	a := atom{slot: slot, op: ch.Op, texts: ch.Texts}
 	if ch.Op == sources.Matches {
 		a.source, a.regexp = ch.Regexp.String(), ch.Regexp
@@ -173,7 +204,7 @@ func (c *compiler) check(out *cond, slot int32, ch sources.Check, want bool) {
 	case ch.Op == sources.Matches:
 		out.dear = append(out.dear, dear{i, want})
 		if want { // so that the slot's presence decides most often
-			out.want = addBit(out.want, c.atoms.add(atom{slot: slot, op: sources.Present}))
+			out.want = addBit(out.want, maxAtoms+slot)
 		}
 	case want:
 		out.want = addBit(out.want, i)
@@ -186,44 +217,50 @@ func (c *compiler) check(out *cond, slot int32, ch sources.Check, want bool) {
 type facts struct {
 	program *program
 	eval    *evaluator
-	is      []uint64
-	asked   []uint64 // of regular expressions: whether they were tried
+	is      [2 * thereWords]uint64
+	asked   [thereWords]uint64 // of regular expressions: whether they were tried
+}
+
+// plain returns the words of the atoms that are no slots', and of the slots'.
+func (f *facts) words() (atoms, there []uint64) {
+	return f.is[:f.program.atoms.words], f.is[thereWords : thereWords+f.program.trie.words()]
 }
 
 // learn finds all atoms but the dear ones, slot by slot.
 func (f *facts) learn(p *program, e *evaluator) {
 	f.program, f.eval = p, e
-	if n := p.atoms.words; len(f.is) < n {
-		f.is, f.asked = make([]uint64, n), make([]uint64, n)
-	}
-	clear(f.is)
-	clear(f.asked)
-	for word, asked := range p.atoms.slots {
-		for m := e.has[word] & asked; m != 0; m &= m - 1 {
-			slot := int32(word*64 + bits.TrailingZeros64(m))
-			v, ok := e.present(slot)
-			if !ok {
-				continue
+	is, there := f.words()
+	clear(is)
+	clear(f.asked[:len(is)])
+	copy(there, e.there)
+	for word, starry := range p.atoms.starry {
+		for m := e.has[word] & starry; m != 0; m &= m - 1 {
+			if _, ok := e.present(int32(word*64 + bits.TrailingZeros64(m))); !ok {
+				there[word] &^= m & -m
 			}
-			s := p.atoms.bySlot[slot]
-			f.set(s.present)
+		}
+	}
+	for word, asked := range p.atoms.slots {
+		for m := there[word] & asked; m != 0; m &= m - 1 {
+			slot := int32(word*64 + bits.TrailingZeros64(m))
+			v, _ := e.present(slot)
+			s := &p.atoms.bySlot[slot]
 			if len(s.equal) > 0 {
 				if i := s.texts.find(v, 0, len(v)); i >= 0 {
-					f.set(s.equal[i])
+					is[s.equal[i].word] |= s.equal[i].mask
+					if i < len(s.more) {
+						for _, b := range s.more[i] {
+							is[b.word] |= b.mask
+						}
+					}
 				}
 			}
 			for _, a := range s.others {
 				if p.atoms.list[a].holds(v) {
-					f.is[a/64] |= 1 << (a % 64)
+					is[a/64] |= 1 << (a % 64)
 				}
 			}
 		}
-	}
-}
-
-func (f *facts) set(list []wordBits) {
-	for _, b := range list {
-		f.is[b.word] |= b.mask
 	}
 }
 
@@ -304,5 +341,5 @@ func (a *atom) holds(v string) bool {
 		}
 		return a.regexp.MatchString(v)
 	}
-	return true // Present
+	return true
 }

@@ -40,8 +40,11 @@ func (d *Decoder) content(s string, level int) {
 // bracketedText reports whether a line among logs of all kinds is text, though
 // it begins like JSON: [INFO] or {worker 3}.
 func (d *Decoder) bracketedText(s string) bool {
+	if !d.hint.general {
+		return false
+	}
 	next := strings.TrimLeft(s[1:], " \t\r\n")
-	if !d.hint.general || next == "" {
+	if next == "" {
 		return false
 	}
 	if s[0] == '{' {

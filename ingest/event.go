@@ -23,11 +23,12 @@ func (d *Decoder) event(pl *plan, doc string) {
 		d.missingID(p, doc)
 		return
 	}
-	ev := more(&d.out.Events)
-	ev.ID, ev.Source, ev.TimeNanos, ev.Evidence = id, p.source.Name, nanos, d.evidence
+	d.out.Events = append(d.out.Events, pl.event)
+	ev := &d.out.Events[len(d.out.Events)-1]
+	ev.ID, ev.TimeNanos, ev.Evidence = id, nanos, d.evidence
 	ev.Evidence.RecordIndex = int32(d.index)
 	d.index++
-	classified := d.fields(pl, ev)
+	d.fields(pl, ev)
 	d.lists(pl, ev)
 	if d.hint.relayed {
 		weaken(ev)
@@ -35,7 +36,7 @@ func (d *Decoder) event(pl *plan, doc string) {
 	switch {
 	case ev.BindOnly != "":
 		d.out.skip(ev.BindOnly, ev.Source, ev.ID, &ev.Evidence)
-	case !classified:
+	case !pl.classified:
 		d.out.Unclassified = append(d.out.Unclassified, len(d.out.Events)-1)
 	}
 }
@@ -98,12 +99,49 @@ func (d *Decoder) missingTime(pl *plan, doc string) {
 	d.dead(schemas.DeadMissingField, doc, "%s: the event time, %s, %s%s: correct time in source.yaml, or the producer", p.source.Name, path, what, d.item())
 }
 
-// clean replaces secrets in a text.
-func (d *Decoder) clean(s string) string {
-	if d.isClean(s) {
-		return s
+// clean evaluates a template and replaces the secrets in its text; false if it
+// gives nothing.
+func (d *Decoder) clean(x *expr) (string, bool) {
+	if x.number > 0 && x.slot >= 0 {
+		if v := &d.eval.slots[x.slot]; v.look == cleaned {
+			return v.text, true
+		}
 	}
-	return d.redactor.Redact(s)
+	s, clean, ok := d.looked(x)
+	if !ok || clean {
+		return s, ok
+	}
+	if x.number == 0 || x.slot >= 0 {
+		return d.redactor.Redact(s), true
+	}
+	m := d.eval.memo(x)
+	if !m.redacted {
+		m.cleaned, m.redacted = d.redactor.Redact(s), true
+	}
+	return m.cleaned, true
+}
+
+// looked evaluates a template, and says whether there is no secret in its text.
+func (d *Decoder) looked(x *expr) (s string, clean, ok bool) {
+	s, ok = d.eval.text(x)
+	switch {
+	case !ok:
+		return "", false, false
+	case x.number == 0:
+		return s, d.isClean(s), true
+	case x.slot < 0:
+		m := d.eval.memo(x)
+		m.clean = m.clean || d.isClean(s)
+		return s, m.clean, true
+	}
+	v := &d.eval.slots[x.slot]
+	if v.look != cleaned {
+		if !d.isClean(s) {
+			return s, false, true
+		}
+		v.look = cleaned
+	}
+	return s, true, true
 }
 
 // isClean reports whether there is no secret in a text.
@@ -122,27 +160,20 @@ func (d *Decoder) isClean(s string) bool {
 	return true
 }
 
-// fields fills in what has one value; what is there already stays.
-func (d *Decoder) fields(pl *plan, ev *schemas.Event) (classified bool) {
-	ev.Flags, ev.SelfReported = pl.flags, pl.selfTold
+// fields fills in what has one value and depends on the record; what is there
+// already stays.
+func (d *Decoder) fields(pl *plan, ev *schemas.Event) {
 	done := uint32(0)
 	for _, f := range pl.fields {
 		if done>>f.id&1 == 0 && d.give(f, ev) {
 			done |= 1 << f.id
 		}
 	}
-	return done>>fieldClass&1 != 0
 }
 
 // give fills in a field; false if the record does not tell it.
 func (d *Decoder) give(f *scalar, ev *schemas.Event) (ok bool) {
 	switch f.id {
-	case fieldClass:
-		ev.Class = schemas.Class(f.number)
-		return true
-	case fieldResolution:
-		ev.ResolutionNanos = f.number
-		return true
 	case fieldActor:
 		if ev.Actor = d.key(&f.actor.key); ev.Actor.IsZero() {
 			return false
@@ -155,15 +186,11 @@ func (d *Decoder) give(f *scalar, ev *schemas.Event) (ok bool) {
 	case fieldOutcome, fieldMFA, fieldVerdict:
 		return d.giveWord(f, ev)
 	}
-	s := f.expr.literal
-	if !f.expr.isLiteral() {
-		if s, ok = d.eval.text(&f.expr); !ok {
-			return false
-		}
-		s = d.clean(s)
+	s, ok := d.clean(&f.expr)
+	if ok {
+		*textOf(ev, f.id) = s
 	}
-	*textOf(ev, f.id) = s
-	return true
+	return ok
 }
 
 // textOf is where an event has a plain text.
@@ -200,17 +227,20 @@ func textOf(ev *schemas.Event, id fieldID) *string {
 
 // giveWord fills in a field that is one of some words.
 func (d *Decoder) giveWord(f *scalar, ev *schemas.Event) bool {
-	n := f.number
-	if n < 0 {
-		s, ok := d.eval.text(&f.expr)
-		if !ok {
-			return false
-		}
-		if n, ok = wordOf(f.id, s); !ok {
-			return false
-		}
+	s, ok := d.eval.text(&f.expr)
+	if !ok {
+		return false
 	}
-	switch f.id {
+	n, ok := wordOf(f.id, s)
+	if !ok {
+		return false
+	}
+	setWord(ev, f.id, n)
+	return true
+}
+
+func setWord(ev *schemas.Event, id fieldID, n int64) {
+	switch id {
 	case fieldOutcome:
 		ev.Outcome = schemas.Outcome(n)
 	case fieldMFA:
@@ -218,7 +248,6 @@ func (d *Decoder) giveWord(f *scalar, ev *schemas.Event) bool {
 	default:
 		ev.Decision.Verdict = schemas.Verdict(n)
 	}
-	return true
 }
 
 // wordOf reads a word of a field.
@@ -242,25 +271,25 @@ func (d *Decoder) optional(x *expr) string {
 	if x == nil {
 		return ""
 	}
-	s, ok := d.eval.text(x)
+	s, ok := d.clean(x)
 	if !ok {
 		return ""
 	}
-	return d.clean(s)
+	return s
 }
 
-// key evaluates a key template. A value that is itself a secret becomes its
-// keyed HMAC, the same as the transform hmac gives.
+// key evaluates a key template; the zero key if it gives nothing. A value that is
+// itself a secret becomes its keyed HMAC, the same as the transform hmac gives.
 func (d *Decoder) key(x *keyExpr) schemas.Key {
-	k := d.eval.key(x)
-	if d.repaired && strings.ContainsRune(k.Value, utf8.RuneError) {
+	s, clean, ok := d.looked(&x.value)
+	if !ok || schemas.Placeholder(s) || d.repaired && strings.ContainsRune(s, utf8.RuneError) {
 		return schemas.Key{}
 	}
-	if !d.isClean(k.Value) {
-		k.Value = d.eval.hmac(k.Value)
+	if !clean {
+		s = d.eval.hmac(s)
 		d.out.SecretKeys++
 	}
-	return k
+	return schemas.Key{Kind: x.kind, Namespace: x.namespace, Value: s}
 }
 
 // elements is how often an entry is evaluated: once, or for each element of
@@ -419,11 +448,11 @@ func (d *Decoder) addEnds(list []*endEntry, ev *schemas.Event) {
 func (d *Decoder) addAttributes(list []*attributeEntry, ev *schemas.Event) {
 	start := len(d.out.attributes)
 	for _, en := range list {
-		s, ok := d.eval.text(&en.expr)
+		s, ok := d.clean(&en.expr)
 		if !ok {
 			continue
 		}
-		a := schemas.Attribute{Name: en.name, Value: d.clean(s)}
+		a := schemas.Attribute{Name: en.name, Value: s}
 		same := -1
 		if en.again {
 			same = slices.IndexFunc(d.out.attributes[start:], func(x schemas.Attribute) bool { return x.Name == a.Name })

@@ -1,26 +1,41 @@
 package ingest
 
 import (
+	"fmt"
+
 	"catena/schemas"
 	"catena/schemas/sources"
 )
 
-// expr is a compiled template.
+// expr is a compiled template. There are many in plans, so it is small.
 type expr struct {
-	literal string // all of it, if there are no parts
-	slot    int32  // all of it is what stands in the slot; -1 if it is not as plain
+	slot      int32 // all of it is what stands in the slot; else one of the two below
+	number    int32 // of its memo in a plan, where a slot has a value for sure; 0 for none
+	*template       // what it says beyond a slot
+}
+
+const (
+	noSlot  = -1
+	nothing = -2 // it cannot give anything, see specialise
+)
+
+// template is literal text if it has no parts.
+type template struct {
+	literal string
 	parts   []part
-	nothing bool // it cannot give anything, see plan.prune
 }
 
 // isLiteral reports whether the template has no placeholder.
-func (x *expr) isLiteral() bool { return x.slot < 0 && len(x.parts) == 0 && !x.nothing }
+func (x *expr) isLiteral() bool { return x.slot == noSlot && len(x.parts) == 0 }
 
-// plain notes whether the template is nothing but a slot.
-func (x *expr) plain() {
-	if len(x.parts) == 1 && len(x.parts[0].choices) == 1 && len(x.parts[0].transforms) == 0 {
-		x.slot = x.parts[0].choices[0].slot
+// newExpr makes a template of its parts.
+func newExpr(parts []part) expr {
+	if len(parts) == 1 && len(parts[0].choices) == 1 && len(parts[0].transforms) == 0 {
+		if slot := parts[0].choices[0].slot; slot >= 0 {
+			return expr{slot: slot, template: &template{parts: parts}}
+		}
 	}
+	return expr{slot: noSlot, template: &template{parts: parts}}
 }
 
 // part is literal text, or the first of some choices that finds something,
@@ -30,6 +45,7 @@ type part struct {
 	choices    []choice   // none in literal text
 	slots      []wordBits // of the choices, if all are slots: where none is filled, there is nothing
 	transforms []transformFunc
+	name       string // what tells the transforms from others
 }
 
 // choice is a slot, or literal text if that is negative.
@@ -55,6 +71,18 @@ type evaluator struct {
 	// was found where a value was looked for.
 	hidden bool
 	pieces []string // of the template at hand
+	memos  []memo   // by number
+}
+
+// memo is what a template has given: others may say the same.
+type memo struct {
+	text     string
+	cleaned  string // without secrets, if redacted is set
+	walk     uint64 // in which it was evaluated; of another one it says nothing
+	ok       bool
+	hidden   bool
+	clean    bool // there is no secret in it
+	redacted bool
 }
 
 // keep puts a text into the arena, where it costs no allocation of its own to
@@ -74,13 +102,40 @@ func (e *evaluator) hmac(secret string) string {
 
 // text evaluates a template; false if it gives nothing.
 func (e *evaluator) text(x *expr) (string, bool) {
+	switch {
+	case x.number == 0:
+		return e.evaluate(x)
+	case x.slot >= 0:
+		return e.lookAt(&e.slots[x.slot])
+	}
+	m := e.memo(x)
+	e.hidden = e.hidden || m.hidden
+	return m.text, m.ok
+}
+
+// memo is the memo of a template that has one and is more than a slot.
+func (e *evaluator) memo(x *expr) *memo {
+	m := &e.memos[x.number]
+	if m.walk != e.walk {
+		hidden := e.hidden
+		e.hidden = false
+		text, ok := e.evaluate(x)
+		*m = memo{text: text, ok: ok, hidden: e.hidden, walk: e.walk}
+		e.hidden = hidden
+	}
+	return m
+}
+
+func (e *evaluator) evaluate(x *expr) (string, bool) {
 	if x.slot >= 0 {
 		return e.find(x.slot)
 	}
-	switch len(x.parts) {
-	case 0:
-		return x.literal, !x.nothing
-	case 1:
+	switch {
+	case x.slot == nothing:
+		return "", false
+	case len(x.parts) == 0:
+		return x.literal, true
+	case len(x.parts) == 1:
 		return e.part(&x.parts[0])
 	}
 	// Parts may use the arena on their way, so the text is put together last.
@@ -140,16 +195,40 @@ func (e *evaluator) filledOne(slots []wordBits) bool {
 	return false
 }
 
+// look is what somebody who has looked at the value of a slot has found: it is
+// an actor, a key and the end of a binding, but looked at once.
+type look uint8
+
+const (
+	unseen  look = iota
+	told         // a text without escapes that tells something
+	cleaned      // and there is no secret in it
+)
+
 // find returns the value of a slot, if it tells something.
 func (e *evaluator) find(slot int32) (string, bool) {
-	s, ok := e.present(slot)
-	if !ok {
+	if !e.filled(slot) {
 		return "", false
 	}
-	if !notTold(s) {
-		return s, true
+	return e.lookAt(&e.slots[slot])
+}
+
+// lookAt is find for a slot that is filled.
+func (e *evaluator) lookAt(x *slot) (string, bool) {
+	if x.look != unseen {
+		return x.text, true
 	}
-	e.hidden = e.hidden || hiddenValue(s)
+	s, ok := e.textOf(x)
+	switch {
+	case !ok:
+	case !notTold(s):
+		if !x.starred {
+			x.look = told
+		}
+		return s, true
+	case hiddenValue(s):
+		e.hidden = true
+	}
 	return "", false
 }
 
@@ -175,7 +254,10 @@ func (e *evaluator) present(slot int32) (string, bool) {
 	if !e.filled(slot) {
 		return "", false
 	}
-	x := &e.slots[slot]
+	return e.textOf(&e.slots[slot])
+}
+
+func (e *evaluator) textOf(x *slot) (string, bool) {
 	if x.starred || x.escaped {
 		return e.madeText(x)
 	}
@@ -251,15 +333,6 @@ func (e *evaluator) time(x *timeExpr) (nanos int64, ok bool) {
 	return parseTime(s, x.unit)
 }
 
-// key evaluates a key template; the zero key if it gives nothing.
-func (e *evaluator) key(x *keyExpr) schemas.Key {
-	s, ok := e.text(&x.value)
-	if !ok || schemas.Placeholder(s) {
-		return schemas.Key{}
-	}
-	return schemas.Key{Kind: x.kind, Namespace: x.namespace, Value: s}
-}
-
 // keyExpr is a compiled key template.
 type keyExpr struct {
 	kind      schemas.Kind
@@ -270,9 +343,9 @@ type keyExpr struct {
 // expr compiles a template.
 func (c *compiler) expr(t *sources.Template) expr {
 	if lit, ok := t.Literal(); ok {
-		return expr{literal: lit, slot: -1}
+		return expr{slot: noSlot, template: &template{literal: lit}}
 	}
-	x := expr{slot: -1}
+	var parts []part
 	for _, p := range t.Parts {
 		out := part{literal: p.Literal}
 		for _, ch := range p.Choices {
@@ -292,12 +365,12 @@ func (c *compiler) expr(t *sources.Template) expr {
 				continue
 			}
 			out.transforms = append(out.transforms, f)
+			out.name += fmt.Sprintf("|%s%q", tr.Name, tr.Args)
 		}
 		out.slots = slotsOf(out.choices)
-		x.parts = append(x.parts, out)
+		parts = append(parts, out)
 	}
-	x.plain()
-	return x
+	return newExpr(parts)
 }
 
 // slotsOf returns the bits of the choices; nil if one of them is text.

@@ -35,6 +35,7 @@ type value struct {
 // that slots need not be cleared between records.
 type slot struct {
 	value
+	look        look  // what is known of the text by now
 	starred     bool  // the path has [*]
 	first, last int32 // its values in walker.many, if so
 }
@@ -52,6 +53,7 @@ type walker struct {
 	trie   *trie
 	slots  []slot
 	has    []uint64 // a bit for each slot: what the current walk has filled
+	there  []uint64 // with a value that is neither null nor "", or with some of [*]
 	marks  []uint64 // by node: the visit that saw it last
 	visits uint64
 	walk   uint64 // number of the current walk
@@ -79,9 +81,9 @@ func (w *walker) begin(t *trie) {
 		w.marks = make([]uint64, t.nodes)
 	}
 	w.walk++
-	w.has = w.has[:0]
+	w.has, w.there = w.has[:0], w.there[:0]
 	for range t.words() {
-		w.has = append(w.has, 0)
+		w.has, w.there = append(w.has, 0), append(w.there, 0)
 	}
 	if len(w.counts) < len(t.stars) {
 		w.counts = make([]int32, len(t.stars))
@@ -108,12 +110,20 @@ func (w *walker) get(s int32) *value {
 func (w *walker) filled(s int32) bool { return w.has[uint(s)/64]>>(uint(s)%64)&1 != 0 }
 
 // empty takes the value of a slot away.
-func (w *walker) empty(s int32) { w.has[uint(s)/64] &^= 1 << (uint(s) % 64) }
+func (w *walker) empty(s int32) {
+	word, bit := uint(s)/64, uint64(1)<<(uint(s)%64)
+	w.has[word] &^= bit
+	w.there[word] &^= bit
+}
 
 // fill gives a slot of which there is at most one a value.
 func (w *walker) fill(s int32, v value) {
 	w.slots[s] = slot{value: v}
-	w.has[uint(s)/64] |= 1 << (uint(s) % 64)
+	word, bit := uint(s)/64, uint64(1)<<(uint(s)%64)
+	w.has[word] |= bit
+	if v.text != "" && v.kind != kindNull {
+		w.there[word] |= bit
+	}
 }
 
 // at reads the value at p, of which n wants something.
@@ -177,6 +187,7 @@ func (w *walker) put(n *node, v value) {
 		return
 	}
 	w.fill(n.slot, value{})
+	w.there[n.slot/64] |= 1 << (n.slot % 64)
 	x := &w.slots[n.slot]
 	x.starred, x.first, x.last = true, at, at
 }

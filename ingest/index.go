@@ -12,16 +12,21 @@ import (
 type condIndex struct {
 	conds  []cond
 	always []int32
-	byAtom [][]int32
-	atoms  []uint64 // a bit for each atom under which something is filed
+	filed  []filed
+}
+
+// filed is what is filed under the atoms of a word.
+type filed struct {
+	word  int32
+	mask  uint64 // the atoms
+	conds [64][]int32
 }
 
 func (x *condIndex) add(c cond) { x.conds = append(x.conds, c) }
 
 // finish files the conditions.
 func (x *condIndex) finish(as *atoms) {
-	x.byAtom, x.atoms = make([][]int32, len(as.list)), make([]uint64, as.words)
-	wanted := make([]int, len(as.list))
+	wanted := map[int32]int{}
 	for i := range x.conds {
 		each(x.conds[i].want, func(a int32) { wanted[a]++ })
 	}
@@ -31,18 +36,30 @@ func (x *condIndex) finish(as *atoms) {
 			x.always = append(x.always, int32(i))
 		}
 		for _, a := range under {
-			x.byAtom[a] = append(x.byAtom[a], int32(i))
-			x.atoms[a/64] |= 1 << (a % 64)
+			f := x.of(a / 64)
+			f.mask |= 1 << (a % 64)
+			f.conds[a%64] = append(f.conds[a%64], int32(i))
 		}
 	}
 }
 
+// of returns what is filed under a word.
+func (x *condIndex) of(word int32) *filed {
+	for i := range x.filed {
+		if x.filed[i].word == word {
+			return &x.filed[i]
+		}
+	}
+	x.filed = append(x.filed, filed{word: word})
+	return &x.filed[len(x.filed)-1]
+}
+
 // filedUnder returns an atom without which the condition does not hold, or
 // several of which it needs one; nil if there are none.
-func filedUnder(c *cond, as *atoms, wanted []int) (under []int32) {
+func filedUnder(c *cond, as *atoms, wanted map[int32]int) (under []int32) {
 	best := int32(-1)
 	each(c.want, func(a int32) {
-		if best < 0 || commonness(&as.list[a], wanted[a]) < commonness(&as.list[best], wanted[best]) {
+		if best < 0 || as.commonness(a, wanted[a]) < as.commonness(best, wanted[best]) {
 			best = a
 		}
 	})
@@ -68,12 +85,12 @@ func filedUnder(c *cond, as *atoms, wanted []int) (under []int32) {
 
 // commonness guesses how often an atom holds: the more texts it takes, and the
 // more conditions want it, the more often.
-func commonness(a *atom, wanted int) int {
-	switch a.op {
-	case sources.Present:
+func (as *atoms) commonness(a int32, wanted int) int {
+	if a >= maxAtoms { // that there is a value
 		return 1000 + wanted
-	case sources.OneOf:
-		return 10*len(a.texts) + wanted
+	}
+	if x := &as.list[a]; x.op == sources.OneOf {
+		return 10*len(x.texts) + wanted
 	}
 	return 100 + wanted
 }
@@ -99,9 +116,10 @@ func (x *condIndex) hold(f *facts, on []uint64) []uint64 {
 			on[i/64] |= 1 << (i % 64)
 		}
 	}
-	for word, filed := range x.atoms {
-		for m := f.is[word] & filed; m != 0; m &= m - 1 {
-			for _, i := range x.byAtom[word*64+bits.TrailingZeros64(m)] {
+	for j := range x.filed {
+		under := &x.filed[j]
+		for m := f.is[under.word] & under.mask; m != 0; m &= m - 1 {
+			for _, i := range under.conds[bits.TrailingZeros64(m)] {
 				if f.holds(&x.conds[i]) {
 					on[i/64] |= 1 << (i % 64)
 				}

@@ -3,6 +3,7 @@ package ingest
 import (
 	"math/bits"
 	"slices"
+	"strconv"
 
 	"catena/schemas"
 )
@@ -11,9 +12,9 @@ import (
 // part: what is evaluated, in order.
 type plan struct {
 	program    *program
-	on         []uint64 // which rules hold, a bit each
-	flags      schemas.Flags
-	selfTold   bool
+	on         []uint64      // which rules hold, a bit each
+	event      schemas.Event // what does not depend on the record
+	classified bool          // its class is told
 	id         []expr
 	time       []*timeExpr
 	fields     []*scalar // of one value each: the first that gives something counts
@@ -24,14 +25,15 @@ type plan struct {
 }
 
 // Which conditions hold depends on the facts alone, and what templates can give
-// on which slots are filled. Records of one kind agree in both, again and again.
+// on which slots have a value. Records of one kind agree in both, again and again.
 // So what follows from a shape, as this is called here, is worked out once:
 // which regular expressions have to be asked, which source it is, what is to be
 // evaluated, without what cannot be there. The next record of the shape finds
 // that in a table.
 type shape struct {
 	program  *program
-	has, is  []uint64 // filled slots, and facts that are no regular expressions
+	is       []uint64 // facts that are no regular expressions
+	there    []uint64 // and which slots have a value
 	dear     []int32  // atoms that matter to some condition: bits of answers
 	variants []*variant
 }
@@ -65,17 +67,16 @@ const (
 // variant returns what follows for the document that p has walked over. It
 // holds until the next call.
 func (d *Decoder) variant(p *program) *variant {
-	f, has := &d.facts, d.eval.has
-	is := f.is[:p.atoms.words]
-	h := hashWords(hashWords(uint64(p.number)+1, has), is)
+	is, there := d.facts.words()
+	h := hashWords(hashWords(uint64(p.number)+1, there), is)
 	set := &d.shapes.sets[h%shapeSets]
 	for _, s := range set.kept {
-		if s != nil && s.program == p && slices.Equal(s.has, has) && slices.Equal(s.is, is) {
+		if s != nil && s.program == p && slices.Equal(s.there, there) && slices.Equal(s.is, is) {
 			return d.variantOf(s)
 		}
 	}
 	if set.seen == h {
-		if s := d.newShape(p, has, is); len(s.dear) <= 64 {
+		if s := d.newShape(p, is, there); len(s.dear) <= 64 {
 			set.kept = [2]*shape{s, set.kept[0]}
 			return d.variantOf(s)
 		}
@@ -95,8 +96,8 @@ func hashWords(h uint64, words []uint64) uint64 {
 }
 
 // newShape takes down the current shape.
-func (d *Decoder) newShape(p *program, has, is []uint64) *shape {
-	s := &shape{program: p, has: slices.Clone(has), is: slices.Clone(is)}
+func (d *Decoder) newShape(p *program, is, there []uint64) *shape {
+	s := &shape{program: p, is: slices.Clone(is), there: slices.Clone(there)}
 	ask := func(c *cond) { s.dear = d.facts.dearOf(c, s.dear) }
 	for i := range p.matches.conds {
 		ask(&p.matches.conds[i])
@@ -106,13 +107,13 @@ func (d *Decoder) newShape(p *program, has, is []uint64) *shape {
 	}
 	p.eachBlock(func(b *block) {
 		for i := range b.keys {
-			ask(&b.keys[i].when)
+			ask(b.keys[i].when)
 		}
 		for i := range b.makes {
-			ask(&b.makes[i].when)
+			ask(b.makes[i].when)
 		}
 		for i := range b.ends {
-			ask(&b.ends[i].when)
+			ask(b.ends[i].when)
 		}
 	})
 	return s
@@ -171,7 +172,7 @@ func (d *Decoder) planOf(v *variant, p *program) *plan {
 	case v.plan == nil:
 		v.plan = &plan{}
 		d.makePlan(v.plan, p)
-		v.plan.prune(d.eval.has)
+		d.specialise(v.plan)
 	}
 	return v.plan
 }
@@ -180,7 +181,7 @@ func (d *Decoder) planOf(v *variant, p *program) *plan {
 // back to the common part, as what is said later counts; lists go forward.
 func (d *Decoder) makePlan(pl *plan, p *program) {
 	*pl = plan{
-		program: p, on: p.rules.hold(&d.facts, pl.on), id: p.id, time: pl.time[:0], fields: pl.fields[:0],
+		program: p, on: p.rules.hold(&d.facts, pl.on), event: schemas.Event{Source: p.source.Name}, id: p.id, time: pl.time[:0], fields: pl.fields[:0],
 		keys: pl.keys[:0], makes: pl.makes[:0], ends: pl.ends[:0], attributes: pl.attributes[:0],
 	}
 	for i := range p.time {
@@ -202,6 +203,34 @@ func (d *Decoder) makePlan(pl *plan, p *program) {
 		}
 	}
 	pl.addFields(&p.common)
+	pl.settle()
+}
+
+// settle puts into the event the fields that do not depend on the record, and
+// leaves out what they stand before.
+func (pl *plan) settle() {
+	sure := uint32(0)
+	pl.fields = slices.DeleteFunc(pl.fields, func(f *scalar) bool {
+		if sure>>f.id&1 != 0 {
+			return true
+		}
+		if !f.sure() {
+			return false
+		}
+		sure |= 1 << f.id
+		switch f.id {
+		case fieldClass:
+			pl.event.Class = schemas.Class(f.number)
+			pl.classified = true
+		case fieldResolution:
+			pl.event.ResolutionNanos = f.number
+		case fieldOutcome, fieldMFA, fieldVerdict:
+			setWord(&pl.event, f.id, f.number)
+		default:
+			*textOf(&pl.event, f.id) = f.expr.literal
+		}
+		return true
+	})
 }
 
 // applies reports whether what a rule says counts.
@@ -210,8 +239,8 @@ func (pl *plan) applies(rule int32) bool {
 }
 
 func (pl *plan) addFields(b *block) {
-	pl.flags |= b.flags
-	pl.selfTold = pl.selfTold || b.selfTold
+	pl.event.Flags |= b.flags
+	pl.event.SelfReported = pl.event.SelfReported || b.selfTold
 	for i := range b.fields {
 		pl.fields = append(pl.fields, &b.fields[i])
 	}
@@ -219,17 +248,17 @@ func (pl *plan) addFields(b *block) {
 
 func (d *Decoder) addLists(pl *plan, b *block) {
 	for i := range b.keys {
-		if e := &b.keys[i]; d.facts.holds(&e.when) {
+		if e := &b.keys[i]; d.facts.holds(e.when) {
 			pl.keys = append(pl.keys, e)
 		}
 	}
 	for i := range b.makes {
-		if e := &b.makes[i]; d.facts.holds(&e.when) {
+		if e := &b.makes[i]; d.facts.holds(e.when) {
 			pl.makes = append(pl.makes, e)
 		}
 	}
 	for i := range b.ends {
-		if e := &b.ends[i]; d.facts.holds(&e.when) {
+		if e := &b.ends[i]; d.facts.holds(e.when) {
 			pl.ends = append(pl.ends, e)
 		}
 	}
@@ -238,41 +267,46 @@ func (d *Decoder) addLists(pl *plan, b *block) {
 	}
 }
 
-// prune leaves out what cannot give anything where only these slots are filled.
-func (pl *plan) prune(has []uint64) {
+// specialise makes a plan one for the slots that have a value now: it leaves out
+// what cannot give anything, and gives templates that say the same one memo.
+func (d *Decoder) specialise(pl *plan) {
+	_, there := d.facts.words()
+	sp := specialiser{there: there, slots: pl.program.trie.slots, numbers: map[string]int32{}}
 	pl.id = slices.Clone(pl.id)
 	for i := range pl.id {
-		pl.id[i] = pl.id[i].pruned(has)
+		pl.id[i] = sp.expr(&pl.id[i])
 	}
-	pl.time = kept(pl.time, func(t *timeExpr) bool { return t.prune(has) })
-	done := uint32(0)
-	pl.fields = kept(pl.fields, func(f *scalar) bool {
-		if done>>f.id&1 != 0 || !f.prune(has) {
-			return false
-		}
-		if f.sure() {
-			done |= 1 << f.id
-		}
-		return true
-	})
-	pl.keys = kept(pl.keys, func(e *keyEntry) bool { return e.key.prune(has) })
+	pl.time = kept(pl.time, sp.time)
+	pl.fields = kept(pl.fields, sp.field)
+	pl.keys = kept(pl.keys, func(e *keyEntry) bool { return sp.key(&e.key) })
 	pl.makes = kept(pl.makes, func(e *makeEntry) bool {
 		for _, x := range []**expr{&e.childName, &e.parentName} {
-			*x = prunedOptional(*x, has)
+			*x = sp.optional(*x)
 		}
 		for _, x := range []**timeExpr{&e.from, &e.until, &e.expires} {
-			*x = prunedTime(*x, has)
+			*x = sp.optionalTime(*x)
 		}
-		return e.child.prune(has) && e.parent.prune(has)
+		return sp.key(&e.child) && sp.key(&e.parent)
 	})
 	pl.ends = kept(pl.ends, func(e *endEntry) bool {
-		e.at = prunedTime(e.at, has)
-		return e.key.prune(has)
+		e.at = sp.optionalTime(e.at)
+		return sp.key(&e.key)
 	})
 	pl.attributes = kept(pl.attributes, func(e *attributeEntry) bool {
-		e.expr = e.expr.pruned(has)
-		return !e.expr.nothing
+		e.expr = sp.expr(&e.expr)
+		return e.expr.slot != nothing
 	})
+	if n := len(sp.numbers) + 1; len(d.eval.memos) < n {
+		d.eval.memos = append(d.eval.memos, make([]memo, n-len(d.eval.memos))...)
+	}
+}
+
+// specialiser turns the templates of a plan into what is left of them where
+// only some slots have a value.
+type specialiser struct {
+	there   []uint64
+	slots   []slotInfo
+	numbers map[string]int32 // of memos
 }
 
 // kept returns copies of the entries that keep, which may change them, keeps.
@@ -289,26 +323,26 @@ func kept[T any](list []*T, keep func(*T) bool) (out []*T) {
 	return out
 }
 
-func (f *scalar) prune(has []uint64) bool {
+func (sp *specialiser) field(f *scalar) bool {
 	switch {
 	case f.actor != nil:
 		a := *f.actor
-		a.name = prunedOptional(a.name, has)
+		a.name = sp.optional(a.name)
 		f.actor = &a
-		return a.key.prune(has)
+		return sp.key(&a.key)
 	case f.ended != nil:
-		f.ended = prunedTime(f.ended, has)
+		f.ended = sp.optionalTime(f.ended)
 		return f.ended != nil
-	case f.id == fieldClass || f.id == fieldResolution:
-		return true
 	}
-	f.expr = f.expr.pruned(has)
-	return !f.expr.nothing
+	f.expr = sp.expr(&f.expr)
+	return f.expr.slot != nothing
 }
 
 // sure reports whether the field gets a value in any case.
 func (f *scalar) sure() bool {
 	switch f.id {
+	case fieldClass, fieldResolution:
+		return true
 	case fieldActor, fieldEnded:
 		return false
 	case fieldOutcome, fieldMFA, fieldVerdict:
@@ -317,59 +351,80 @@ func (f *scalar) sure() bool {
 	return f.expr.isLiteral()
 }
 
-func (k *keyExpr) prune(has []uint64) bool {
-	k.value = k.value.pruned(has)
-	return !k.value.nothing
+func (sp *specialiser) key(k *keyExpr) bool {
+	k.value = sp.expr(&k.value)
+	return k.value.slot != nothing
 }
 
-func (t *timeExpr) prune(has []uint64) bool {
-	t.expr = t.expr.pruned(has)
-	return !t.nothing
+func (sp *specialiser) time(t *timeExpr) bool {
+	t.expr = sp.expr(&t.expr)
+	return t.slot != nothing
 }
 
-func prunedOptional(x *expr, has []uint64) *expr {
+func (sp *specialiser) optional(x *expr) *expr {
 	if x == nil {
 		return nil
 	}
-	c := x.pruned(has)
-	if c.nothing {
+	c := sp.expr(x)
+	if c.slot == nothing {
 		return nil
 	}
 	return &c
 }
 
-func prunedTime(x *timeExpr, has []uint64) *timeExpr {
+func (sp *specialiser) optionalTime(x *timeExpr) *timeExpr {
 	if x == nil {
 		return nil
 	}
 	c := *x
-	if !c.prune(has) {
+	if !sp.time(&c) {
 		return nil
 	}
 	return &c
 }
 
-// pruned is the template without the choices whose slots are not filled.
-func (x *expr) pruned(has []uint64) expr {
+// expr is the template without the choices whose slots have no value.
+func (sp *specialiser) expr(x *expr) expr {
 	if x.isLiteral() {
 		return *x
 	}
-	out := expr{slot: -1}
+	var parts []part
+	name, starred := []byte(nil), false
 	for _, p := range x.parts {
+		name = append(strconv.AppendQuote(name, p.literal), p.name...)
 		if len(p.choices) > 0 {
 			choices := p.choices
-			p.choices, p.slots = nil, nil // all that are left are filled
+			p.choices, p.slots = nil, nil // all that are left are there
 			for _, c := range choices {
-				if c.slot < 0 || has[c.slot/64]>>(c.slot%64)&1 != 0 {
+				if c.slot < 0 || sp.there[c.slot/64]>>(c.slot%64)&1 != 0 {
 					p.choices = append(p.choices, c)
+					name = strconv.AppendQuote(strconv.AppendInt(append(name, ' '), int64(c.slot), 10), c.literal)
+					starred = starred || c.slot >= 0 && sp.slots[c.slot].star >= 0
 				}
 			}
 			if len(p.choices) == 0 {
-				return expr{slot: -1, nothing: true}
+				return expr{slot: nothing}
 			}
 		}
-		out.parts = append(out.parts, p)
+		parts = append(parts, p)
 	}
-	out.plain()
+	out := newExpr(parts)
+	switch {
+	case starred: // it depends on the element
+	case out.slot >= 0:
+		out.template, out.number = nil, 1
+	default:
+		out.number = sp.number(string(name))
+	}
 	return out
+}
+
+// number returns the number of a template's memo.
+func (sp *specialiser) number(name string) int32 {
+	n, ok := sp.numbers[name]
+	if !ok {
+		n = int32(len(sp.numbers) + 1)
+		sp.numbers[name] = n
+	}
+	return n
 }

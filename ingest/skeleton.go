@@ -297,7 +297,7 @@ func (l *learner) value(p int, n *node, depth int) int {
 }
 
 func (l *learner) add(kind stepKind, at, end int, n *node, depth int) {
-	st := step{text: strings.Clone(l.s[l.from:at]), kind: kind, node: n, slot: -1, depth: uint16(depth)}
+	st := step{text: l.s[l.from:at], kind: kind, node: n, slot: -1, depth: uint16(depth)}
 	if n != nil {
 		st.slot = n.slot
 	}
@@ -326,9 +326,17 @@ func (k *skeletons) learn(w *walker, t *trie, p int) {
 		k.steps = k.steps[:1]
 		k.steps[0] = step{}
 	}
-	at := int32(0)
+	var texts strings.Builder // beside each other, in the order of their use
+	at, start := int32(0), len(k.steps)
 	for _, st := range l.steps {
-		at = k.grow(at, st)
+		if at = k.grow(at, st); int(at) >= start {
+			texts.WriteString(st.text)
+		}
+	}
+	all := texts.String()
+	for i := range k.steps[start:] {
+		st := &k.steps[start+i]
+		st.text, all = all[:len(st.text)], all[len(st.text):]
 	}
 }
 

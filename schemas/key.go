@@ -135,18 +135,34 @@ func (k Key) LongLived() bool {
 // know of. Such values must never become keys: redaction makes unrelated
 // records share them.
 func Placeholder(v string) bool {
+	// Two looks tell nearly all values apart: this is asked of every text of every record.
 	if v == "" {
 		return true
 	}
-	// One look tells most values apart: this is asked of every text of every record.
-	switch v[0] {
-	case '-', '0', 'A', '=', 'n', 'u', 'R', '[', 'H', '1', '*':
-		if placeholderWord(v) || only(v, '0', '-') || len(v) >= 16 && onlyZeros64(v) {
-			return true // zero UUIDs, zero span ids, base64 of nothing but zeros
-		}
+	return placeholderStarts[v[0]]&placeholderEnds[v[len(v)-1]] != 0 && placeholder(v)
+}
+
+// placeholderStarts and placeholderEnds hold, for a byte, of which placeholders
+// it is the first, and the last: a bit each.
+var (
+	placeholderStarts = placeholderBytes(1, map[byte]uint16{'-': 2, '0': 2, 'A': 4, '=': 4, 'n': 8 | 16, 'u': 32, 'R': 64, '[': 128, 'H': 256, '1': 512, '*': 1024})
+	placeholderEnds   = placeholderBytes(0, map[byte]uint16{'E': 1, '-': 2, '0': 2, 'A': 4, '=': 4, 'l': 8, 'e': 16, 'n': 32, 'D': 64, ']': 128, 'S': 256, '1': 512, '*': 1024})
+)
+
+func placeholderBytes(all uint16, some map[byte]uint16) (t [256]uint16) {
+	for c := range t {
+		t[c] = all | some[byte(c)]
+	}
+	return t
+}
+
+func placeholder(v string) bool {
+	switch {
+	case placeholderWord(v), only(v, '0', '-'), len(v) >= 16 && onlyZeros64(v):
+		return true // zero UUIDs, zero span ids, base64 of nothing but zeros
 	}
 	// Documentation keys, AKIAIOSFODNN7EXAMPLE.
-	return v[len(v)-1] == 'E' && strings.HasSuffix(v, "EXAMPLE") && len(v) >= 16
+	return strings.HasSuffix(v, "EXAMPLE") && len(v) >= 16
 }
 
 func placeholderWord(v string) bool {
