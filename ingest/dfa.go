@@ -15,14 +15,16 @@ import (
 // that a text it needs is missing can be told of it, too.
 type dfa struct {
 	needs string // stands in every text that matches; a quick way to say no
-	next  [][utf8.RuneSelf]uint8
-	atEnd []bool // by state: whether a text that ends there matches
+	first bool   // and every match begins with it
+	next  []uint16 // a row for each state, which is the row's place; by character
+	atEnd []bool   // by state, counted: whether a text that ends there matches
 }
 
 // The states that need no table of their own.
 const (
-	dfaMatched = 255
-	dfaDead    = 254
+	dfaMatched = 0xffff
+	dfaDead    = 0xfffe
+	dfaRow     = utf8.RuneSelf
 	maxDFA     = 128  // states
 	maxDFAProg = 2000 // instructions of the expression, such as of counted repetitions
 )
@@ -32,7 +34,7 @@ const (
 type dfaBuilder struct {
 	prog   *syntax.Prog
 	sets   [][]uint32
-	number map[string]uint8
+	number map[string]uint16
 }
 
 // compileDFA makes the table of an expression, if a small one is enough.
@@ -42,6 +44,7 @@ func compileDFA(re *regexp.Regexp) *dfa {
 		return &dfa{}
 	}
 	d := &dfa{needs: needed(parsed)}
+	d.first = d.needs != "" && needed(leading(parsed)) == d.needs
 	prog, err := syntax.Compile(parsed.Simplify())
 	if err != nil || len(prog.Inst) > maxDFAProg {
 		return d
@@ -59,15 +62,12 @@ func compileDFA(re *regexp.Regexp) *dfa {
 
 // build makes the table; false if it would be too large.
 func (d *dfa) build(prog *syntax.Prog) bool {
-	b := &dfaBuilder{prog: prog, number: map[string]uint8{}}
+	b := &dfaBuilder{prog: prog, number: map[string]uint16{}}
 	// The first state alone knows that it stands at the beginning of the text.
 	b.sets = append(b.sets, nil)
 	if b.reach(&b.sets[0], uint32(prog.Start), syntax.EmptyBeginText) {
 		b.sets[0] = nil
-		d.next, d.atEnd = append(d.next, [utf8.RuneSelf]uint8{}), append(d.atEnd, true)
-		for c := range d.next[0] {
-			d.next[0][c] = dfaMatched
-		}
+		d.next, d.atEnd = slices.Repeat([]uint16{dfaMatched}, dfaRow), append(d.atEnd, true)
 		return true
 	}
 	for i := 0; i < len(b.sets); i++ {
@@ -76,15 +76,13 @@ func (d *dfa) build(prog *syntax.Prog) bool {
 			begin = syntax.EmptyBeginText
 		}
 		d.atEnd = append(d.atEnd, b.endsIn(b.sets[i], begin|syntax.EmptyEndText))
-		var row [utf8.RuneSelf]uint8
-		for c := range row {
-			s, ok := b.step(b.sets[i], rune(c))
+		for c := range rune(dfaRow) {
+			s, ok := b.step(b.sets[i], c)
 			if !ok {
 				return false
 			}
-			row[c] = s
+			d.next = append(d.next, s)
 		}
-		d.next = append(d.next, row)
 	}
 	return true
 }
@@ -107,6 +105,14 @@ func needed(re *syntax.Regexp) (text string) {
 		}
 	}
 	return text
+}
+
+// leading is what an expression begins with.
+func leading(re *syntax.Regexp) *syntax.Regexp {
+	for re.Op == syntax.OpConcat || re.Op == syntax.OpCapture {
+		re = re.Sub[0]
+	}
+	return re
 }
 
 // reach adds to a set where the program gets to from pc without reading; true
@@ -144,7 +150,7 @@ func (b *dfaBuilder) endsIn(set []uint32, holds syntax.EmptyOp) bool {
 }
 
 // step is the state that follows a character; false if there are too many.
-func (b *dfaBuilder) step(set []uint32, c rune) (uint8, bool) {
+func (b *dfaBuilder) step(set []uint32, c rune) (uint16, bool) {
 	var next []uint32
 	for _, pc := range set {
 		in := &b.prog.Inst[pc]
@@ -190,7 +196,7 @@ func (b *dfaBuilder) step(set []uint32, c rune) (uint8, bool) {
 		if len(b.sets) == maxDFA {
 			return 0, false
 		}
-		s = uint8(len(b.sets))
+		s = uint16(len(b.sets) * dfaRow)
 		b.sets, b.number[string(key)] = append(b.sets, next), s
 	}
 	return s, true
@@ -198,24 +204,27 @@ func (b *dfaBuilder) step(set []uint32, c rune) (uint8, bool) {
 
 // match reports whether the text matches; ok is false if the table cannot tell.
 func (d *dfa) match(s string) (matches, ok bool) {
-	if d.needs != "" && !strings.Contains(s, d.needs) {
-		return false, true
+	if d.needs != "" {
+		at := strings.Index(s, d.needs)
+		if at < 0 {
+			return false, true
+		}
+		if d.first {
+			s = s[at:]
+		}
 	}
 	if len(d.next) == 0 {
 		return false, false
 	}
-	state := uint8(0)
+	next, state := d.next, 0
 	for i := range len(s) {
 		c := s[i]
 		if c >= utf8.RuneSelf {
 			return false, false
 		}
-		switch state = d.next[state][c]; state {
-		case dfaMatched:
-			return true, true
-		case dfaDead:
-			return false, true
+		if state = int(next[state+int(c)]); state >= dfaDead {
+			return state == dfaMatched, true
 		}
 	}
-	return d.atEnd[state], true
+	return d.atEnd[state/dfaRow], true
 }
