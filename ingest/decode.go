@@ -6,8 +6,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"math/bits"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -156,7 +156,7 @@ func (sh *shared) decoder() *Decoder {
 	d.eval.walker = &walker{limit: sh.opts.MaxItems}
 	d.eval.maxDepth = sh.opts.MaxDepth
 	d.eval.secrets, d.eval.element = sh.redactor, -1
-	d.cleanTexts.seed = maphash.MakeSeed()
+	d.cleanTexts.seeds = [2]uint64{rand.Uint64(), rand.Uint64()}
 	return d
 }
 

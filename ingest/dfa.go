@@ -14,8 +14,8 @@ import (
 // whose table would be large, or that asks for word boundaries, has none; but
 // that a text it needs is missing can be told of it, too.
 type dfa struct {
-	needs string // stands in every text that matches; a quick way to say no
-	first bool   // and every match begins with it
+	needs string   // stands in every text that matches; a quick way to say no
+	first bool     // and every match begins with it
 	next  []uint16 // a row for each state, which is the row's place; by character
 	atEnd []bool   // by state, counted: whether a text that ends there matches
 }

@@ -102,16 +102,14 @@ func (d *Decoder) missingTime(pl *plan, doc string) {
 // clean evaluates a template and replaces the secrets in its text; false if it
 // gives nothing.
 func (d *Decoder) clean(x *expr) (string, bool) {
-	if x.number > 0 && x.slot >= 0 {
-		if v := &d.eval.slots[x.slot]; v.look == cleaned {
-			return v.text, true
-		}
+	if s, ok := d.sure(x); ok {
+		return s, true
 	}
 	s, clean, ok := d.looked(x)
 	if !ok || clean {
 		return s, ok
 	}
-	if x.number == 0 || x.slot >= 0 {
+	if x.number <= sureSlot {
 		return d.redactor.Redact(s), true
 	}
 	m := d.eval.memo(x)
@@ -121,36 +119,52 @@ func (d *Decoder) clean(x *expr) (string, bool) {
 	return m.cleaned, true
 }
 
+// sure returns what most templates give: the text of a slot that has one, tells
+// something and holds no secret.
+func (d *Decoder) sure(x *expr) (string, bool) {
+	if x.number != sureSlot {
+		return "", false
+	}
+	v := &d.eval.slots[x.slot]
+	return v.text, v.look == cleaned || d.vouch(v)
+}
+
+// vouch finds out with one look that a slot's text is clean; false if that takes more.
+func (d *Decoder) vouch(v *slot) bool {
+	if v.look == unseen && (v.escaped || v.text == "" || schemas.Placeholder(v.text)) {
+		return false
+	}
+	if len(v.text) < shortestSecret || d.cleanTexts.has(d.cleanTexts.hash(v.text)) {
+		v.look = cleaned
+		return true
+	}
+	return false
+}
+
 // looked evaluates a template, and says whether there is no secret in its text.
 func (d *Decoder) looked(x *expr) (s string, clean, ok bool) {
 	s, ok = d.eval.text(x)
 	switch {
 	case !ok:
 		return "", false, false
-	case x.number == 0:
-		return s, d.isClean(s), true
-	case x.slot < 0:
+	case x.number > sureSlot:
 		m := d.eval.memo(x)
 		m.clean = m.clean || d.isClean(s)
 		return s, m.clean, true
 	}
-	v := &d.eval.slots[x.slot]
-	if v.look != cleaned {
-		if !d.isClean(s) {
-			return s, false, true
-		}
-		v.look = cleaned
-	}
-	return s, true, true
+	return s, d.isClean(s), true
 }
+
+// shortestSecret is pwd=xy.
+const shortestSecret = 6
 
 // isClean reports whether there is no secret in a text.
 func (d *Decoder) isClean(s string) bool {
-	if len(s) < 6 { // pwd=xy
+	if len(s) < shortestSecret {
 		return true
 	}
-	known, hash := d.cleanTexts.has(s)
-	if known {
+	hash := d.cleanTexts.hash(s)
+	if d.cleanTexts.has(hash) {
 		return true
 	}
 	if a, _ := findSecret(s, 0); a >= 0 {
@@ -281,7 +295,11 @@ func (d *Decoder) optional(x *expr) string {
 // key evaluates a key template; the zero key if it gives nothing. A value that is
 // itself a secret becomes its keyed HMAC, the same as the transform hmac gives.
 func (d *Decoder) key(x *keyExpr) schemas.Key {
-	s, clean, ok := d.looked(&x.value)
+	s, clean := d.sure(&x.value)
+	ok := clean
+	if !clean {
+		s, clean, ok = d.looked(&x.value)
+	}
 	if !ok || schemas.Placeholder(s) || d.repaired && strings.ContainsRune(s, utf8.RuneError) {
 		return schemas.Key{}
 	}

@@ -10,13 +10,15 @@ import (
 // expr is a compiled template. There are many in plans, so it is small.
 type expr struct {
 	slot      int32 // all of it is what stands in the slot; else one of the two below
-	number    int32 // of its memo in a plan, where a slot has a value for sure; 0 for none
+	number    int32 // of its memo in a plan; sureSlot for a slot that has a value; 0 for neither
 	*template       // what it says beyond a slot
 }
 
 const (
 	noSlot  = -1
 	nothing = -2 // it cannot give anything, see specialise
+
+	sureSlot = 1
 )
 
 // template is literal text if it has no parts.
@@ -105,7 +107,7 @@ func (e *evaluator) text(x *expr) (string, bool) {
 	switch {
 	case x.number == 0:
 		return e.evaluate(x)
-	case x.slot >= 0:
+	case x.number == sureSlot:
 		return e.lookAt(&e.slots[x.slot])
 	}
 	m := e.memo(x)

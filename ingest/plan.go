@@ -296,7 +296,7 @@ func (d *Decoder) specialise(pl *plan) {
 		e.expr = sp.expr(&e.expr)
 		return e.expr.slot != nothing
 	})
-	if n := len(sp.numbers) + 1; len(d.eval.memos) < n {
+	if n := sureSlot + 1 + len(sp.numbers); len(d.eval.memos) < n {
 		d.eval.memos = append(d.eval.memos, make([]memo, n-len(d.eval.memos))...)
 	}
 }
@@ -412,7 +412,7 @@ func (sp *specialiser) expr(x *expr) expr {
 	switch {
 	case starred: // it depends on the element
 	case out.slot >= 0:
-		out.template, out.number = nil, 1
+		out.template, out.number = nil, sureSlot
 	default:
 		out.number = sp.number(string(name))
 	}
@@ -423,7 +423,7 @@ func (sp *specialiser) expr(x *expr) expr {
 func (sp *specialiser) number(name string) int32 {
 	n, ok := sp.numbers[name]
 	if !ok {
-		n = int32(len(sp.numbers) + 1)
+		n = sureSlot + 1 + int32(len(sp.numbers))
 		sp.numbers[name] = n
 	}
 	return n
