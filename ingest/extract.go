@@ -63,6 +63,8 @@ type walker struct {
 	limit  int     // of items
 	arena  *arena  // for what had to be decoded
 
+	wanting []*node // of the elements that are being read
+
 	// The array that was entered last of those that a slot wants: where to look
 	// for whole items in a document that breaks off.
 	opened     *node
@@ -89,7 +91,7 @@ func (w *walker) begin(t *trie) {
 		w.counts = make([]int32, len(t.stars))
 	}
 	clear(w.counts)
-	w.many, w.items = w.many[:0], 0
+	w.many, w.items, w.wanting = w.many[:0], 0, w.wanting[:0]
 }
 
 // walkOver walks over the value at p and fills the slots of a trie.
@@ -339,6 +341,38 @@ func (w *walker) array(p int, n *node) int {
 // element reads the element number i at p for every child that wants it, and
 // at least once.
 func (w *walker) element(p int, n *node, i int, visit uint64) (end int) {
+	depth, start := w.depth, len(w.wanting)
+	if n.all != nil {
+		w.wanting = append(w.wanting, n.all)
+	}
+	for _, x := range n.indexes {
+		if x.index == i {
+			w.wanting = append(w.wanting, x.node)
+		}
+	}
+	for j := range n.selects {
+		if c := w.selected(p, &n.selects[j]); c != nil && w.marks[c.id] != visit {
+			w.marks[c.id] = visit
+			w.wanting = append(w.wanting, c)
+		}
+	}
+	wanting := w.wanting[start:]
+	if len(wanting) == 1 && w.items < w.limit {
+		w.wanting = w.wanting[:start]
+		if n.all != nil {
+			w.items++
+			w.counts[n.each]++
+		}
+		if end = w.at(p, wanting[0]); end >= 0 {
+			return end
+		}
+		// What is wrong with the element itself comes before what is wrong for the one that wants it.
+		found := w.fault
+		if w.depth = depth; w.value(p) >= 0 {
+			w.fault = found
+		}
+		return -1
+	}
 	if end = w.value(p); end < 0 {
 		return -1
 	}
@@ -347,58 +381,51 @@ func (w *walker) element(p int, n *node, i int, visit uint64) (end int) {
 			return w.fail(schemas.DeadTooManyItems, p, "an array of which every element is wanted is longer than "+strconv.Itoa(w.limit))
 		}
 		w.counts[n.each]++
-		if w.at(p, n.all) < 0 {
+	}
+	for _, c := range wanting {
+		if w.at(p, c) < 0 {
 			return -1
 		}
 	}
-	for _, x := range n.indexes {
-		if x.index == i && w.at(p, x.node) < 0 {
-			return -1
-		}
-	}
-	for _, x := range n.selects {
-		if w.marks[x.node.id] == visit || w.s[p] != '{' || !w.hasMember(p, x.name, x.value) {
-			continue
-		}
-		w.marks[x.node.id] = visit
-		if w.at(p, x.node) < 0 {
-			return -1
-		}
-	}
+	w.wanting = w.wanting[:start]
 	return end
 }
 
-// hasMember reports whether the object at p, which was read before, has a
-// member of that name that is the text want. Of several the first counts.
-func (w *walker) hasMember(p int, name, want string) bool {
-	p = w.blanks(p + 1)
-	for p < len(w.s) && w.s[p] == '"' {
+// selected returns who wants the element at p for what its member of a name
+// says. Of several such members the first counts. The element was not read yet.
+func (w *walker) selected(p int, x *selection) (found *node) {
+	if p >= len(w.s) || w.s[p] != '{' {
+		return nil
+	}
+	depth := w.depth
+	for p = w.blanks(p + 1); p < len(w.s) && w.s[p] == '"'; {
 		e := w.str(p + 1)
 		if e < 0 {
-			return false
+			break
 		}
-		found := w.s[p+1:e] == name || w.escaped && w.arena.unescaped(w.s[p+1:e]) == name
-		if p = w.afterName(e); p < 0 {
-			return false
+		is := w.s[p+1:e] == x.name || w.escaped && w.arena.unescaped(w.s[p+1:e]) == x.name
+		start := w.afterName(e)
+		if start < 0 {
+			break
 		}
-		start := p
-		if p = w.value(p); p < 0 {
-			return false
+		if p = w.value(start); p < 0 {
+			break
 		}
-		if found {
+		if is {
 			v := w.s[start:p]
 			if v[0] == '"' {
 				if v = v[1 : len(v)-1]; strings.IndexByte(v, '\\') >= 0 {
 					v = w.arena.unescaped(v)
 				}
 			}
-			return v == want
+			return x.values.child(v, 0, len(v))
 		}
 		if p = w.blanks(p); p < len(w.s) && w.s[p] == ',' {
 			p = w.blanks(p + 1)
 		}
 	}
-	return false
+	w.fault, w.depth = fault{}, depth // who reads the element finds it again
+	return nil
 }
 
 // inside walks over what a string holds: JSON, base64 of something, or a JWT. What is

@@ -39,7 +39,7 @@ type node struct {
 	members memberTable
 	indexes []indexed // a[3]
 	last    *node     // a[-1]
-	selects []selected
+	selects []selection
 	all     *node // a[*]
 
 	json, base64, jwt *node // of a string: what it holds, decoded
@@ -50,10 +50,10 @@ type indexed struct {
 	node  *node
 }
 
-// selected is a[name=value].
-type selected struct {
-	name, value string
-	node        *node
+// selection is a[name=value] for all values that are asked for.
+type selection struct {
+	name   string
+	values memberTable
 }
 
 // elements reports whether anything is wanted of an array's elements.
@@ -110,14 +110,7 @@ func (t *trie) child(n *node, p sources.Path) *node {
 	case sources.Index:
 		return t.indexChild(n, step.Index)
 	case sources.Select:
-		for _, s := range n.selects {
-			if s.name == step.Name && s.value == step.Value {
-				return s.node
-			}
-		}
-		c := t.newNode(n.star)
-		n.selects = append(n.selects, selected{step.Name, step.Value, c})
-		return c
+		return t.selectChild(n, step.Name, step.Value)
 	case sources.Each:
 		if n.all == nil {
 			n.each = int32(len(t.stars))
@@ -157,6 +150,23 @@ func (t *trie) indexChild(n *node, index int) *node {
 	}
 	c := t.newNode(n.star)
 	n.indexes = append(n.indexes, indexed{index, c})
+	return c
+}
+
+func (t *trie) selectChild(n *node, name, value string) *node {
+	i := slices.IndexFunc(n.selects, func(s selection) bool { return s.name == name })
+	if i < 0 {
+		i = len(n.selects)
+		n.selects = append(n.selects, selection{name: name})
+	}
+	values := &n.selects[i].values
+	if !values.empty() {
+		if c := values.child(value, 0, len(value)); c != nil {
+			return c
+		}
+	}
+	c := t.newNode(n.star)
+	values.add(value, c)
 	return c
 }
 
