@@ -65,11 +65,13 @@ func (k *skeletons) walk(w *walker, t *trie, p int) (end int) {
 		return w.walkOver(t, p)
 	}
 	w.begin(t)
+	text := w.s
 	end, at, astray := w.follow(k, p)
 	if end >= 0 {
 		k.luck = min(k.luck+1, maxLuck)
 		return end
 	}
+	w.s = text // that of a string in it, if it went astray there
 	if end = w.walkOver(t, p); end < 0 {
 		return end
 	}

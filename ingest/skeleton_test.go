@@ -130,3 +130,16 @@ func FuzzSkeletons(f *testing.F) {
 		}
 	})
 }
+
+// TestSkeletonsOfStrings goes astray in a document that stands in a string.
+func TestSkeletonsOfStrings(t *testing.T) {
+	d := testDecoder(t, DecoderOptions{}, header+"tenant: '{inner~json.a}{x}'\n")
+	walks := newTwoWalks(d.programs[0])
+	const before = `{"kind":"t","time":"2026-03-02T09:00:00Z","something":"else","inner":`
+	for _, doc := range []string{
+		before + `"{\"a\":\"b\"}","x":"y"}`, before + `"{\"a\":\"b\"}","x":"y"}`, before + `"{\"a\":\"c\"}","x":"z"}`,
+		before + `"{\"a\":1,\"a\":2}","x":"y"}`, before + `"{\"a\":1","x":"y"}`, before + `{"a":1},"x":"y"}`, before + `"{\"a\":[]}","x":1}`,
+	} {
+		walks.check(t, doc)
+	}
+}
