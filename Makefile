@@ -43,10 +43,11 @@ KAFKA_DATA ?= $(CACHE)/kafka-data
 need = command -v $(1) >/dev/null || { echo 'make $@ needs $(1), which was not found: $(2)' >&2; exit 1; }
 need_go = $(call need,go,install Go 1.26 or newer (go.dev/dl))
 
-# every_test passes on what go test -v says, and fails if a test was skipped or none matched: for the targets that exist
+# every_test passes on what go test -v says, line by line, and fails if a test was skipped or none matched: for the targets that exist
 # to run tests which plain `go test ./...` skips.
-every_test = awk '{ print; fflush() } /^ *--- SKIP|\[no tests to run\]/ { bad = 1 } \
-	END { if (bad) print "make $@: a test that had to run did not" > "/dev/stderr"; exit bad }'
+every_test = { bad=; while IFS= read -r line; do printf '%s\n' "$$line"; \
+	case "$$line" in *'--- SKIP'*|*'[no tests to run]'*) bad=yes ;; esac; done; \
+	[ -z "$$bad" ] || { echo 'make $@: a test that had to run did not' >&2; exit 1; }; }
 
 .PHONY: help build check-deploy manifests sizing demo demo-live test test-kafka test-page chromium test-crash check sim mutants bench bench-writer bench-sql fuzz fuzz-sources dashboards kafka clean \
 	libchdb kafka-fetch fmt-check tidy-check vet imports lint race clean-cache reference

@@ -130,4 +130,10 @@ PARTITION BY toYYYYMM(event_time)
 -- Only what can never change for an event may stand here, or a later version would not replace the
 -- earlier one; hence no grade and no chain. Rows of one source and time lie together, which is what
 -- a chain looks like.
-ORDER BY (toStartOfHour(event_time), source, event_time, event_id);
+ORDER BY (toStartOfHour(event_time), source, event_time, event_id)
+-- Whoever follows an identity reads single rows with many columns, and what is read at the least is a granule of
+-- each. A quarter of the usual granule, in compressed blocks that are no larger, costs 3 % of disk and nothing where
+-- all rows are read, and what a person did on one day takes 37 ms of CPU in place of 60. (Smaller granules alone
+-- gain nothing: the blocks stay large. 1,024 rows: 30 ms, 6 % of disk, and the marks take twice the memory. LZ4
+-- in place of ZSTD(1): look-ups the same, a full scan a third faster, 62 % more disk.)
+SETTINGS index_granularity = 2048, min_compress_block_size = 16384;

@@ -26,7 +26,9 @@ CREATE TABLE IF NOT EXISTS bindings
     record_index Int32,
     version      UInt64,
 
-    INDEX by_parent parent TYPE bloom_filter(0.01) GRANULARITY 1,
+    -- Whoever goes down from a session asks for the children of several keys at a time, step by step: at one in a
+    -- hundred each step would read a good part of the table for nothing.
+    INDEX by_parent parent TYPE bloom_filter(0.001) GRANULARITY 1,
     INDEX by_proof  proof  TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(version)

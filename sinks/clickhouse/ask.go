@@ -112,7 +112,7 @@ func (s *Store) BindingsOf(ctx context.Context, keys []schemas.Key, limit int) (
 func (s *Store) LastWith(ctx context.Context, k schemas.Key) (*schemas.Action, error) {
 	var id uuid.UUID
 	// An event's keys and time never change, so that any of its versions says which is the newest.
-	from := "FROM actions WHERE has(keys, " + quote(k.String()) + ") ORDER BY time_nanos DESC, event_id LIMIT 1"
+	from := "FROM actions WHERE has(keys, " + quote(k.String()) + ") AND " + inHoursOf("key_hours", "key = "+quote(k.String())) + " ORDER BY time_nanos DESC, event_id LIMIT 1"
 	if err := load(ctx, s, []field{{"event_id", &id}}, from, func() error { return nil }); err != nil || id == uuid.Nil {
 		return nil, err
 	}
@@ -159,20 +159,17 @@ type Finding struct {
 // among equals the newest, at most limit of them: of one chain, or of all
 // actions at or after sinceNanos if the chain is zero.
 func (s *Store) Findings(ctx context.Context, chain schemas.ID, sinceNanos int64, limit int) ([]Finding, error) {
-	where, firstMicros, lastMicros := "1", toMicros(sinceNanos), int64(math.MaxInt64)
+	where, when := "1", fmt.Sprintf("event_time >= fromUnixTimestamp64Micro(%d, \\'UTC\\')", toMicros(sinceNanos))
 	if !chain.IsZero() {
 		where = "chain_id = '" + chain.String() + "'"
-		span := "FROM chain_spans WHERE " + where + " HAVING count() > 0"
-		err := load(ctx, s, []field{{"toUnixTimestamp64Micro(min(first_seen))", &firstMicros}, {"toUnixTimestamp64Micro(max(last_seen))", &lastMicros}}, span, func() error { return nil })
-		if err != nil {
+		var first, last uint32
+		hours := "FROM chain_hours WHERE " + where + " HAVING count() > 0"
+		if err := load(ctx, s, []field{{"toUnixTimestamp(min(hour))", &first}, {"toUnixTimestamp(max(hour))", &last}}, hours, func() error { return nil }); err != nil {
 			return nil, err
 		}
+		when = fmt.Sprintf("toStartOfHour(event_time) BETWEEN toDateTime(%d, \\'UTC\\') AND toDateTime(%d, \\'UTC\\')", first, last)
 	}
 	// The view groups all of history; this keeps it from reading what lies outside.
-	when := fmt.Sprintf("event_time >= fromUnixTimestamp64Micro(%d, \\'UTC\\')", firstMicros)
-	if lastMicros != math.MaxInt64 {
-		when += fmt.Sprintf(" AND event_time <= fromUnixTimestamp64Micro(%d, \\'UTC\\')", lastMicros)
-	}
 	ctx = withSettings(ctx, clickhouse.Settings{"additional_table_filters": fmt.Sprintf("{'%s.actions': '%s'}", s.options.Database, when)})
 	var (
 		f                   Finding
@@ -227,7 +224,7 @@ func (s *Store) Summaries(ctx context.Context, chains []schemas.ID) ([]ChainSumm
 		quoted[i] = "'" + id.String() + "'"
 	}
 	in := "chain_id IN (" + strings.Join(quoted, ", ") + ")"
-	all, err := s.summaries(ctx, fmt.Sprintf("%[1]s AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE %[1]s) AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE %[1]s)", in), len(chains))
+	all, err := s.summaries(ctx, in+" AND "+inHoursOf("chain_hours", in), len(chains))
 	slices.SortStableFunc(all, func(a, b ChainSummary) int { return slices.Index(chains, a.Chain) - slices.Index(chains, b.Chain) })
 	return all, err
 }

@@ -37,6 +37,13 @@ func awkwardRows(t *testing.T, s *Store, seed uint64) map[schemas.ID]*schemas.Ac
 				a.ChainID = schemas.ID{}
 			}
 			a.Grade = schemas.Grade(random.IntN(5))
+			a.Keys = []schemas.Key{a.Keys[0], awkwardKey(schemas.KindToken, n%9)} // of the event, so always the same
+			if who := random.IntN(5); who == 0 {
+				a.Root, a.RootName, a.Hops = schemas.Key{}, "", nil
+			} else {
+				a.Root = awkwardKey(schemas.KindHuman, who)
+				a.Hops = []schemas.Hop{{Key: a.Root}, {Key: awkwardKey(schemas.KindSession, who), Relation: schemas.RelationAuthenticated, Strength: schemas.StrengthExact}, {Key: a.Keys[1], Relation: schemas.RelationAssumed}}
+			}
 			if old := newest[a.ID]; old != nil && old.Version == a.Version {
 				a = *old // the same version says the same: a duplicate
 			}
@@ -47,10 +54,14 @@ func awkwardRows(t *testing.T, s *Store, seed uint64) map[schemas.ID]*schemas.Ac
 		}
 		write(t, s, &batch)
 		if insert == 6 {
-			exec(t, s, "OPTIMIZE TABLE actions FINAL", "OPTIMIZE TABLE chain_spans FINAL")
+			exec(t, s, "OPTIMIZE TABLE actions FINAL", "OPTIMIZE TABLE chain_hours FINAL")
 		}
 	}
 	return newest
+}
+
+func awkwardKey(kind schemas.Kind, n int) schemas.Key {
+	return schemas.Key{Kind: kind, Namespace: "test", Value: fmt.Sprint(n)}
 }
 
 // chainOf is what a test expects of a chain.
@@ -123,6 +134,56 @@ func TestChainsAreTheGroupingOfActions(t *testing.T) {
 				}
 				return false
 			})
+		}
+	}
+}
+
+// TestKeysAndPeopleAreFoundInTheirHours holds what is looked up by the hours of
+// a key against the newest versions, as counted here.
+func TestKeysAndPeopleAreFoundInTheirHours(t *testing.T) {
+	for seed := range uint64(3) {
+		s := migrated(t)
+		newest := awkwardRows(t, s, seed)
+		count := func(meets func(a *schemas.Action) bool) (n int) {
+			for _, a := range newest {
+				if meets(a) {
+					n++
+				}
+			}
+			return n
+		}
+		ask := func(want int, from string) {
+			t.Helper()
+			if got := rows(t, s, "SELECT count(), uniqExact(event_id) FROM "+from); got[0] != fmt.Sprint(want, " ", want) {
+				t.Errorf("seed %d: %s: %s rows and events, want %d", seed, from, got[0], want)
+			}
+		}
+		for n := range 10 {
+			k := awkwardKey(schemas.KindToken, n)
+			ofToken := count(func(a *schemas.Action) bool { return slices.Contains(a.Keys, k) })
+			ask(ofToken, "actions_with(key = '"+k.String()+"')")
+			last, err := s.LastWith(t.Context(), k)
+			if err != nil || (last != nil) != (ofToken > 0) || last != nil && count(func(a *schemas.Action) bool { return slices.Contains(a.Keys, k) && a.TimeNanos > last.TimeNanos }) > 0 {
+				t.Errorf("seed %d: LastWith %s: %v, error %v", seed, k, last, err)
+			}
+		}
+		for n := range 6 {
+			person, session := awkwardKey(schemas.KindHuman, n), awkwardKey(schemas.KindSession, n)
+			for _, day := range []int{-1, 0, 3, 30} {
+				since := time.Date(2026, 1, 28+day, 22, 30, 0, 0, time.UTC)
+				until := since.Add(49 * time.Hour)
+				ask(count(func(a *schemas.Action) bool {
+					return a.Root == person && a.TimeNanos >= since.UnixNano() && a.TimeNanos < until.UnixNano()
+				}), fmt.Sprintf("actions_of(identity = '%s', since = '%s', until = '%s')", person.ID(), since.Format(time.DateTime), until.Format(time.DateTime)))
+			}
+			through := count(func(a *schemas.Action) bool {
+				return slices.ContainsFunc(a.Hops, func(h schemas.Hop) bool { return h.Key == session })
+			})
+			ask(through, "blast_radius(start = '"+session.String()+"')")
+			_, actions, err := s.Recall(t.Context(), []schemas.Key{session}, 0)
+			if err != nil || len(actions) != through {
+				t.Errorf("seed %d: Recall %s: %d rows, error %v; want %d", seed, session, len(actions), err, through)
+			}
 		}
 	}
 }

@@ -160,13 +160,15 @@ func (s *Store) Recall(ctx context.Context, keys []schemas.Key, sinceNanos int64
 		}); err != nil {
 			return nil, nil, err
 		}
-		has := "[" + strings.Join(quoted, ", ") + "]"
+		all := strings.Join(quoted, ", ")
+		hours := inHoursOf("key_hours", "key IN ("+all+")")
+		has := "(hasAny(keys, [" + all + "]) OR hasAny(hops.key, [" + all + "]))"
 		for _, where := range []string{
-			fmt.Sprintf("ended_at >= fromUnixTimestamp64Micro(%d, 'UTC') AND (hasAny(keys, %[2]s) OR hasAny(hops.key, %[2]s))", toMicros(sinceNanos), has),
-			"class IN ('tool_call', 'decision') AND (hasAny(keys, " + has + ") OR hasAny(hops.key, " + has + "))",
+			fmt.Sprintf("ended_at >= fromUnixTimestamp64Micro(%d, 'UTC') AND %s", toMicros(sinceNanos), has),
+			"class IN ('tool_call', 'decision') AND " + has,
 			"token IN " + in + " AND source_ip != '' ORDER BY event_time, event_id LIMIT 1 BY token",
 		} {
-			if err := s.loadActions(ctx, "FROM actions FINAL WHERE "+where, func(a *schemas.Action) error {
+			if err := s.loadActions(ctx, "FROM actions FINAL PREWHERE "+hours+" WHERE "+where, func(a *schemas.Action) error {
 				if !seen[a.ID] {
 					seen[a.ID] = true
 					actions = append(actions, a)

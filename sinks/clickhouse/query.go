@@ -17,6 +17,12 @@ import (
 // sortKeyOfActions names an event by where its versions lie.
 const sortKeyOfActions = "toStartOfHour(event_time), source, event_time, event_id"
 
+// inHoursOf is the condition that a row lies in the hours that a table names for
+// a chain or a key: see the migration that makes chain_hours and key_hours.
+func inHoursOf(table, where string) string {
+	return "(toStartOfHour(event_time), source) GLOBAL IN (SELECT hour, source FROM " + table + " WHERE " + where + ")"
+}
+
 // Chain returns the actions of a chain in event-time order, at most limit of
 // them; the zero limit means 10,000.
 func (s *Store) Chain(ctx context.Context, chain schemas.ID, limit int) ([]*schemas.Action, error) {
@@ -25,9 +31,8 @@ func (s *Store) Chain(ctx context.Context, chain schemas.ID, limit int) ([]*sche
 	}
 	var found []*schemas.Action
 	// As in the view actions_of_chain, which says why.
-	where := fmt.Sprintf("chain_id = '%[1]s' AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = '%[1]s')"+
-		" AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = '%[1]s')", chain)
-	from := fmt.Sprintf("FROM actions FINAL PREWHERE ("+sortKeyOfActions+") GLOBAL IN (SELECT "+sortKeyOfActions+" FROM actions WHERE %[1]s) WHERE %[1]s ORDER BY time_nanos, event_id LIMIT %[2]d", where, limit)
+	from := fmt.Sprintf("FROM actions FINAL PREWHERE ("+sortKeyOfActions+") GLOBAL IN (SELECT "+sortKeyOfActions+" FROM actions WHERE %[1]s AND %[2]s) WHERE %[1]s ORDER BY time_nanos, event_id LIMIT %[3]d",
+		"chain_id = '"+chain.String()+"'", inHoursOf("chain_hours", "chain_id = '"+chain.String()+"'"), limit)
 	err := s.loadActions(ctx, from, func(a *schemas.Action) error {
 		found = append(found, a)
 		return nil

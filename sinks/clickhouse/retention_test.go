@@ -36,9 +36,9 @@ func TestRetentionIsThatOfTheSetting(t *testing.T) {
 		retention time.Duration
 		want      string
 	}{
-		{720 * time.Hour, "actions 2592000, bindings 10368000, chain_spans 2592000, dead_letters 2592000, item_counts 2592000, skips 2592000"},
-		{720 * time.Hour, "actions 2592000, bindings 10368000, chain_spans 2592000, dead_letters 2592000, item_counts 2592000, skips 2592000"},
-		{8760 * time.Hour, "actions 31536000, bindings 63072000, chain_spans 31536000, dead_letters 31536000, item_counts 31536000, skips 31536000"},
+		{720 * time.Hour, "actions 2592000, bindings 10368000, chain_hours 2592000, dead_letters 2592000, item_counts 2592000, key_hours 2592000, skips 2592000"},
+		{720 * time.Hour, "actions 2592000, bindings 10368000, chain_hours 2592000, dead_letters 2592000, item_counts 2592000, key_hours 2592000, skips 2592000"},
+		{8760 * time.Hour, "actions 31536000, bindings 63072000, chain_hours 31536000, dead_letters 31536000, item_counts 31536000, key_hours 31536000, skips 31536000"},
 		{0, ""},
 	} {
 		withRetention(t, s, c.retention)

@@ -112,7 +112,8 @@ CREATE TABLE IF NOT EXISTS actions_local ON CLUSTER 'main'
 )
 ENGINE = ReplicatedReplacingMergeTree(version)
 PARTITION BY toYYYYMM(event_time)
-ORDER BY (toStartOfHour(event_time), source, event_time, event_id);
+ORDER BY (toStartOfHour(event_time), source, event_time, event_id)
+SETTINGS index_granularity = 2048, min_compress_block_size = 16384;
 
 CREATE TABLE IF NOT EXISTS actions ON CLUSTER 'main' AS actions_local
 ENGINE = Distributed('main', currentDatabase(), actions_local, cityHash64(event_id));
@@ -140,7 +141,7 @@ CREATE TABLE IF NOT EXISTS bindings_local ON CLUSTER 'main'
     record_index Int32,
     version      UInt64,
 
-    INDEX by_parent parent TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_parent parent TYPE bloom_filter(0.001) GRANULARITY 1,
     INDEX by_proof  proof  TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = ReplicatedReplacingMergeTree(version)
@@ -233,23 +234,40 @@ ORDER BY (name, topic, partition);
 CREATE TABLE IF NOT EXISTS backfills ON CLUSTER 'main' AS backfills_local
 ENGINE = Distributed('main', currentDatabase(), backfills_local, cityHash64(name, topic, partition));
 
-CREATE TABLE IF NOT EXISTS chain_spans_local ON CLUSTER 'main'
+CREATE TABLE IF NOT EXISTS chain_hours_local ON CLUSTER 'main'
 (
-    chain_id   UUID,
-    first_seen SimpleAggregateFunction(min, DateTime64(6, 'UTC')) CODEC(Delta, ZSTD(1)),
-    last_seen  SimpleAggregateFunction(max, DateTime64(6, 'UTC')) CODEC(Delta, ZSTD(1))
+    chain_id UUID,
+    hour     DateTime('UTC') CODEC(Delta, ZSTD(1)),
+    source   LowCardinality(String)
 )
-ENGINE = ReplicatedAggregatingMergeTree()
-ORDER BY (chain_id);
+ENGINE = ReplicatedReplacingMergeTree()
+PARTITION BY toYYYYMM(hour)
+ORDER BY (chain_id, hour, source);
 
-CREATE TABLE IF NOT EXISTS chain_spans ON CLUSTER 'main' AS chain_spans_local
-ENGINE = Distributed('main', currentDatabase(), chain_spans_local, cityHash64(chain_id));
+CREATE TABLE IF NOT EXISTS chain_hours ON CLUSTER 'main' AS chain_hours_local
+ENGINE = Distributed('main', currentDatabase(), chain_hours_local, cityHash64(chain_id, hour, source));
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS chain_spans_feed_local ON CLUSTER 'main' TO chain_spans_local AS
-SELECT chain_id, min(event_time) AS first_seen, max(event_time) AS last_seen
+CREATE MATERIALIZED VIEW IF NOT EXISTS chain_hours_feed_local ON CLUSTER 'main' TO chain_hours_local AS
+SELECT DISTINCT chain_id, toStartOfHour(event_time) AS hour, source
 FROM actions_local
-WHERE chain_id != toUUID('00000000-0000-0000-0000-000000000000')
-GROUP BY chain_id;
+WHERE chain_id != toUUID('00000000-0000-0000-0000-000000000000');
+
+CREATE TABLE IF NOT EXISTS key_hours_local ON CLUSTER 'main'
+(
+    key    String CODEC(ZSTD(1)), -- kind:namespace:value
+    hour   DateTime('UTC') CODEC(Delta, ZSTD(1)),
+    source LowCardinality(String)
+)
+ENGINE = ReplicatedReplacingMergeTree()
+PARTITION BY toYYYYMM(hour)
+ORDER BY (key, hour, source);
+
+CREATE TABLE IF NOT EXISTS key_hours ON CLUSTER 'main' AS key_hours_local
+ENGINE = Distributed('main', currentDatabase(), key_hours_local, cityHash64(key, hour, source));
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS key_hours_feed_local ON CLUSTER 'main' TO key_hours_local AS
+SELECT DISTINCT arrayJoin(arrayDistinct(arrayConcat(keys, hops.key))) AS key, toStartOfHour(event_time) AS hour, source
+FROM actions_local;
 
 CREATE OR REPLACE VIEW actions_of_chain ON CLUSTER 'main' AS
 SELECT *
@@ -258,13 +276,9 @@ PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
 (
     SELECT toStartOfHour(event_time), source, event_time, event_id
     FROM actions
-    WHERE chain_id = {chain:UUID}
-        AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
-        AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+    WHERE chain_id = {chain:UUID} AND (toStartOfHour(event_time), source) GLOBAL IN (SELECT hour, source FROM chain_hours WHERE chain_id = {chain:UUID})
 )
-WHERE chain_id = {chain:UUID}
-    AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
-    AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID});
+WHERE chain_id = {chain:UUID};
 
 CREATE OR REPLACE VIEW chains ON CLUSTER 'main' AS
 SELECT
@@ -313,25 +327,13 @@ PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
 (
     SELECT toStartOfHour(event_time), source, event_time, event_id
     FROM actions
-    WHERE chain_id = {chain:UUID}
-        AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
-        AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+    WHERE chain_id = {chain:UUID} AND (toStartOfHour(event_time), source) GLOBAL IN (SELECT hour, source FROM chain_hours WHERE chain_id = {chain:UUID})
 )
 WHERE chain_id = {chain:UUID}
-    AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
-    AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
 GROUP BY chain_id;
 
 CREATE OR REPLACE VIEW chains_between ON CLUSTER 'main' AS
-WITH
-    spans AS
-    (
-        SELECT chain_id, min(first_seen) AS first, max(last_seen) AS last
-        FROM chain_spans
-        GROUP BY chain_id
-        HAVING first < {until:DateTime64(6, 'UTC')} AND last >= {since:DateTime64(6, 'UTC')}
-    ),
-    (SELECT (min(first), max(last)) FROM spans) AS reach
+WITH near AS (SELECT chain_id FROM chain_hours WHERE hour >= toStartOfHour({since:DateTime64(6, 'UTC')}) AND hour < {until:DateTime64(6, 'UTC')})
 SELECT
     chain_id,
     argMax(actions.root_kind, (actions.root_id != '', event_time, event_id)) AS root_kind,
@@ -351,13 +353,8 @@ SELECT
     if(countIf(actions.mfa != 'unknown') = 0, 'unknown', argMinIf(actions.mfa, (event_time, event_id), actions.mfa != 'unknown')) AS mfa,
     argMinIf(actions.auth_method, (event_time, event_id), actions.auth_method != '') AS auth_method
 FROM actions FINAL
-PREWHERE event_id GLOBAL IN
-(
-    SELECT event_id
-    FROM actions
-    WHERE chain_id GLOBAL IN (SELECT chain_id FROM spans) AND event_time >= reach.1 AND event_time <= reach.2
-)
-WHERE chain_id != toUUID('00000000-0000-0000-0000-000000000000') AND event_time >= reach.1 AND event_time <= reach.2
+PREWHERE (toStartOfHour(event_time), source) GLOBAL IN (SELECT hour, source FROM chain_hours WHERE chain_id GLOBAL IN (SELECT chain_id FROM near))
+WHERE chain_id GLOBAL IN (SELECT chain_id FROM near)
 GROUP BY chain_id
 HAVING countIf(event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}) > 0;
 
@@ -378,82 +375,81 @@ PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
 (
     SELECT toStartOfHour(event_time), source, event_time, event_id
     FROM actions
-    WHERE chain_id = {chain:UUID}
-        AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
-        AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
+    WHERE chain_id = {chain:UUID} AND (toStartOfHour(event_time), source) GLOBAL IN (SELECT hour, source FROM chain_hours WHERE chain_id = {chain:UUID})
 )
 WHERE chain_id = {chain:UUID}
-    AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
-    AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
 ORDER BY event_time, event_id;
 
 CREATE OR REPLACE VIEW chain_tree ON CLUSTER 'main' AS
-WITH
-    members AS
-    (
-        SELECT
-            event_id, event_time, class, action, resource, outcome, grade, reason, cause_grade, policy_decision, flags,
-            arrayFilter(h -> NOT h.lent, hops) AS steps,
-            if(empty(steps) AND frontier != '', [frontier], arrayMap(h -> h.key, steps)) AS above,
-            notEmpty(above) AND startsWith(above[-1], 'call:') AND has(keys, above[-1]) AS is_call
-        FROM actions FINAL
-        PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
-        (
-            SELECT toStartOfHour(event_time), source, event_time, event_id
-            FROM actions
-            WHERE chain_id = {chain:UUID}
-                AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
-                AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
-        )
-        WHERE chain_id = {chain:UUID}
-            AND event_time >= (SELECT min(first_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
-            AND event_time <= (SELECT max(last_seen) FROM chain_spans WHERE chain_id = {chain:UUID})
-    ),
-    nodes AS
-    (
-        SELECT
-            if(is_call, above, arrayPushBack(above, toString(event_id))) AS path, 'action' AS kind, event_time AS first_seen, event_id AS event,
-            if(is_call, steps[-1].relation, '') AS relation, if(is_call, steps[-1].strength, '') AS strength, '' AS name,
-            class, action, resource, outcome, grade, reason, cause_grade, policy_decision, flags
-        FROM members
-        UNION ALL
-        SELECT
-            arraySlice(above, 1, i) AS path, 'key' AS kind, min(event_time) AS first_seen, argMin(steps[i].proof, event_time) AS event,
-            argMin(steps[i].relation, event_time) AS relation, argMin(steps[i].strength, event_time) AS strength, argMin(steps[i].name, event_time) AS name,
-            '' AS class, '' AS action, '' AS resource, '' AS outcome, '' AS grade, '' AS reason, '' AS cause_grade, '' AS policy_decision, [] AS flags
-        FROM members
-        ARRAY JOIN arrayEnumerate(above) AS i
-        WHERE NOT (is_call AND i = length(above))
-        GROUP BY path
-    ),
-    single AS (SELECT * FROM nodes ORDER BY kind LIMIT 1 BY if(startsWith(path[-1], 'call:'), path, arrayPushBack(path, kind))),
-    placed AS
-    (
-        SELECT path, kind, arraySort(groupArray((part, at))) AS position
-        FROM (SELECT path, kind, part FROM single ARRAY JOIN arrayEnumerate(path) AS part) AS one
-        INNER JOIN (SELECT path AS prefix, min(first_seen) AS at FROM nodes GROUP BY prefix) AS times ON arraySlice(one.path, 1, part) = times.prefix
-        GROUP BY path, kind
-    )
 SELECT
-    length(single.path) - 1 AS level,
+    length(path) - 1 AS level,
     concat(repeat('   ', level), if(kind = 'key',
-        concat(single.path[-1], if(name = '', '', concat(' (', name, ')')), if(relation = '', '', concat('  ', relation, ' ', strength))),
+        concat(path[-1], if(name = '', '', concat(' (', name, ')')), if(relation = '', '', concat('  ', relation, ' ', strength))),
         concat(formatDateTime(first_seen, '%H:%i:%S'), '  ', class, '  ', action, if(resource = '', '', concat('  ', resource)), '  ', grade))) AS tree,
     kind,
-    arrayStringConcat(single.path, ' > ') AS node,
-    arrayStringConcat(arrayPopBack(single.path), ' > ') AS parent,
-    single.path[-1] AS key, -- for an action that is no call, its event id
+    arrayStringConcat(path, ' > ') AS node,
+    arrayStringConcat(arrayPopBack(path), ' > ') AS parent,
+    path[-1] AS key, -- for an action that is no call, its event id
     name, relation, strength,
     event AS event_id,      -- of the action, or the proof of the step
     first_seen, class, action, resource, outcome, grade, reason, cause_grade, policy_decision, flags
-FROM single
-INNER JOIN placed ON single.path = placed.path AND single.kind = placed.kind
-ORDER BY arrayMap((p, k) -> (p.2, k), position, single.path);
+FROM
+(
+    SELECT *, event_time AS first_seen
+    FROM
+    (
+        SELECT *, groupArray(since) OVER (PARTITION BY event_id ORDER BY part) AS position
+        FROM
+        (
+            SELECT *, min(event_time) OVER (PARTITION BY path) AS since
+            FROM
+            (
+                SELECT
+                    event_id, event_time, part, arraySlice(whole, 1, part) AS path,
+                    part = length(whole) AS last,
+                    if(last, 'action', 'key') AS kind,
+                    if(last, event_id, steps[part].proof) AS event,
+                    if(last, '', steps[part].name) AS name,
+                    if(last AND NOT is_call, '', toString(steps[part].relation)) AS relation,
+                    if(last AND NOT is_call, '', toString(steps[part].strength)) AS strength,
+                    if(last, class, '') AS class, if(last, action, '') AS action, if(last, resource, '') AS resource, if(last, outcome, '') AS outcome,
+                    if(last, grade, '') AS grade, if(last, reason, '') AS reason, if(last, cause_grade, '') AS cause_grade,
+                    if(last, policy_decision, '') AS policy_decision, if(last, flags, []) AS flags
+                FROM
+                (
+                    SELECT
+                        event_id, event_time, class, action, resource, outcome, grade, reason, cause_grade, policy_decision, flags,
+                        arrayFilter(h -> NOT h.lent, hops) AS steps,
+                        if(empty(steps) AND frontier != '', [frontier], arrayMap(h -> h.key, steps)) AS above,
+                        notEmpty(above) AND startsWith(above[-1], 'call:') AND has(keys, above[-1]) AS is_call,
+                        if(is_call, above, arrayPushBack(above, toString(event_id))) AS whole
+                    FROM actions FINAL
+                    PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
+                    (
+                        SELECT toStartOfHour(event_time), source, event_time, event_id
+                        FROM actions
+                        WHERE chain_id = {chain:UUID} AND (toStartOfHour(event_time), source) GLOBAL IN (SELECT hour, source FROM chain_hours WHERE chain_id = {chain:UUID})
+                    )
+                    WHERE chain_id = {chain:UUID}
+                )
+                ARRAY JOIN arrayEnumerate(whole) AS part
+            )
+        )
+    )
+    ORDER BY kind, event_time, event_id
+    LIMIT 1 BY path
+)
+ORDER BY arrayMap((at, k) -> (at, k), position, path);
 
 CREATE OR REPLACE VIEW actions_with ON CLUSTER 'main' AS
 SELECT *
 FROM actions FINAL
-PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN (SELECT toStartOfHour(event_time), source, event_time, event_id FROM actions WHERE has(keys, {key:String}));
+PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
+(
+    SELECT toStartOfHour(event_time), source, event_time, event_id
+    FROM actions
+    WHERE has(keys, {key:String}) AND (toStartOfHour(event_time), source) GLOBAL IN (SELECT hour, source FROM key_hours WHERE key = {key:String})
+);
 
 CREATE OR REPLACE VIEW actions_of ON CLUSTER 'main' AS
 SELECT *
@@ -463,8 +459,15 @@ PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
     SELECT toStartOfHour(event_time), source, event_time, event_id
     FROM actions
     WHERE root_id = {identity:String} AND event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')}
+        AND (toStartOfHour(event_time), source) GLOBAL IN
+        (
+            SELECT hour, source
+            FROM key_hours
+            WHERE key IN (concat('human:', {identity:String}), concat('service:', {identity:String}), concat('agent:', {identity:String}), concat('workload:', {identity:String}), concat('external:', {identity:String}))
+                AND hour >= toStartOfHour({since:DateTime64(6, 'UTC')}) AND hour < {until:DateTime64(6, 'UTC')}
+        )
 )
-WHERE root_id = {identity:String} AND event_time >= {since:DateTime64(6, 'UTC')} AND event_time < {until:DateTime64(6, 'UTC')};
+WHERE root_id = {identity:String};
 
 CREATE OR REPLACE VIEW resource_touched_by ON CLUSTER 'main' AS
 SELECT
@@ -542,23 +545,30 @@ WITH RECURSIVE
             WHERE strength != 'weak' AND relation NOT IN ('granted', 'ended', 'revoked') AND parent GLOBAL IN (SELECT key FROM driven)
         ) AS b ON b.parent = d.key
         WHERE d.distance < 8 AND NOT has(d.path, b.child)
-    ),
-    (SELECT (groupArray(key), groupArray(distance)) FROM (SELECT key, distance FROM driven ORDER BY distance, key LIMIT 1 BY key)) AS reached
+    )
 SELECT
     event_time, class, action, resource, outcome, root_kind, root_id, root_name, actor_name, workload, source_ip, grade, reason, flags, chain_id, event_id,
-    arrayLast(k -> has(reached.1, k), arrayConcat(arrayReverse(keys), hops.key)) AS via,
-    if(via = '', 0, reached.2[indexOf(reached.1, via)]) AS distance
-FROM actions FINAL
-PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN -- an index each
+    reached.key AS via, reached.distance AS distance
+FROM
 (
-    SELECT toStartOfHour(event_time), source, event_time, event_id FROM actions WHERE hasAny(keys, reached.1)
-    UNION ALL
-    SELECT toStartOfHour(event_time), source, event_time, event_id FROM actions WHERE hasAny(hops.key, reached.1)
-    UNION ALL
-    SELECT toStartOfHour(event_time), source, event_time, event_id FROM actions WHERE source_ip = {start:String} AND NOT match({start:String}, '^[a-z]+:[a-z0-9_.]+:.')
-)
-WHERE hasAny(keys, reached.1) OR hasAny(hops.key, reached.1) OR source_ip = {start:String}
-ORDER BY event_time, event_id;
+    SELECT *, arrayConcat(arrayReverse(keys), hops.key) AS way
+    FROM actions FINAL
+    PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
+    (
+        SELECT toStartOfHour(event_time), source, event_time, event_id
+        FROM actions
+        ARRAY JOIN arrayConcat(keys, hops.key) AS one
+        WHERE one GLOBAL IN (SELECT key FROM driven)
+            AND (toStartOfHour(event_time), source) GLOBAL IN (SELECT hour, source FROM key_hours WHERE key GLOBAL IN (SELECT key FROM driven))
+        UNION ALL
+        SELECT toStartOfHour(event_time), source, event_time, event_id FROM actions WHERE source_ip = {start:String} AND NOT match({start:String}, '^[a-z]+:[a-z0-9_.]+:.')
+    )
+) AS found
+LEFT ARRAY JOIN way AS step, arrayEnumerate(way) AS place
+LEFT JOIN (SELECT key, min(distance) AS distance FROM driven GROUP BY key) AS reached ON reached.key = step
+WHERE reached.key != '' OR source_ip = {start:String}
+ORDER BY event_time, event_id, reached.key != '' DESC, place DESC
+LIMIT 1 BY event_time, event_id;
 
 CREATE OR REPLACE VIEW delegations_of ON CLUSTER 'main' AS
 SELECT
@@ -576,7 +586,14 @@ FROM
         FROM actions FINAL
         PREWHERE (toStartOfHour(event_time), source, event_time, event_id) GLOBAL IN
         (
-            SELECT toStartOfHour(event_time), source, event_time, event_id FROM actions WHERE root_id = {identity:String}
+            SELECT toStartOfHour(event_time), source, event_time, event_id
+            FROM actions
+            WHERE root_id = {identity:String} AND (toStartOfHour(event_time), source) GLOBAL IN
+            (
+                SELECT hour, source
+                FROM key_hours
+                WHERE key IN (concat('human:', {identity:String}), concat('service:', {identity:String}), concat('agent:', {identity:String}), concat('workload:', {identity:String}), concat('external:', {identity:String}))
+            )
             UNION ALL
             SELECT toStartOfHour(event_time), source, event_time, event_id FROM actions WHERE root_name = {identity:String}
         )
