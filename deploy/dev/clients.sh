@@ -4,23 +4,16 @@
 #
 #   CATENA_TEST_CLIENTS="$(deploy/dev/clients.sh)" go test ./sinks/embedded -run Clients
 #
-# Standard output carries the path alone. Running it again is instant; a folder without the file "installed" is made anew.
+# Running it again is instant; a folder without the file "installed" is made anew.
 set -eu
 
 node_package='@clickhouse/client@1.23.1'
 python_package='clickhouse-connect==1.12.0'
 native_package='clickhouse-driver[lz4,zstd]==0.2.11'
 
-say() { printf 'clients: %s\n' "$*" >&2; }
-fail() {
-	say "$*"
-	exit 1
-}
+name=clients
+. "$(dirname "$0")/fetch.sh"
 
-if [ -z "${CATENA_CACHE:-}" ] && [ -z "${XDG_CACHE_HOME:-}" ] && [ -z "${HOME:-}" ]; then
-	fail 'none of CATENA_CACHE, XDG_CACHE_HOME and HOME is set: no folder to install into'
-fi
-cache="${CATENA_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/catena}/clients"
 # The name carries the versions, so that a change of pin installs anew.
 target="$cache/node-${node_package##*@}-python-${python_package##*==}-native-${native_package##*==}"
 
@@ -28,9 +21,7 @@ if [ -f "$target/installed" ]; then
 	printf '%s\n' "$target"
 	exit 0
 fi
-for tool in node npm python3; do
-	command -v "$tool" >/dev/null 2>&1 || fail "$tool is needed and was not found"
-done
+need node npm python3
 
 mkdir -p "$cache"
 # A virtual environment knows its own path, so it cannot be moved: it is made in place, and the file "installed", written
