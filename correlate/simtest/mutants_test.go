@@ -34,10 +34,12 @@ func TestMutants(t *testing.T) {
 	if !*mutantsFlag {
 		t.Skip("builds the engine anew for each bug: make mutants")
 	}
+	planted := 0
 	for i, m := range mutants {
 		if !strings.Contains(m.name, *mutantFlag) || (i+*mutantFrom)%max(1, *mutantEvery) != 0 {
 			continue
 		}
+		planted++
 		t.Run(strings.ReplaceAll(m.name, " ", "_"), func(t *testing.T) {
 			found, out := m.hunt(t)
 			if found == "" {
@@ -45,6 +47,9 @@ func TestMutants(t *testing.T) {
 			}
 			t.Log(found)
 		})
+	}
+	if planted == 0 {
+		t.Fatalf("no bug has %q in its name", *mutantFlag)
 	}
 }
 
