@@ -3,7 +3,6 @@ package ingest
 import (
 	"math/bits"
 	"regexp"
-	"slices"
 	"strings"
 
 	"catena/schemas/sources"
@@ -63,10 +62,55 @@ type atoms struct {
 
 // slotAtoms are the atoms of a slot, without the regular expressions.
 type slotAtoms struct {
-	texts  textTable    // with which it is compared
-	equal  []wordBits   // of each text
-	more   [][]wordBits // what does not fit there; nil if all does
-	others []int32
+	texts    textTable    // with which it is compared
+	equal    []wordBits   // of each text
+	more     [][]wordBits // what does not fit there; nil if all does
+	affixes  []affix
+	contains []int32
+}
+
+// affix is a prefix or suffix: in most texts, eight bytes tell that it is not theirs.
+type affix struct {
+	end, mask uint64 // the first eight bytes of a prefix, the last of a suffix
+	suffix    bool
+	atom      wordBits
+	text      string
+}
+
+func newAffix(text string, suffix bool, atom int32) affix {
+	x := affix{text: text, suffix: suffix, atom: wordBits{atom / 64, 1 << (atom % 64)}}
+	x.end, x.mask = firstOf(text), ^uint64(0)
+	if n := len(text); n < 8 {
+		x.mask >>= 64 - 8*n
+	}
+	if suffix {
+		x.end = lastOf(text)
+		if n := len(text); n < 8 {
+			x.mask <<= 64 - 8*n
+		}
+	}
+	return x
+}
+
+// firstOf is the first eight bytes of a text, from the lowest on.
+func firstOf(s string) uint64 {
+	first, _ := endsOf(s, 0, min(len(s), 8))
+	return first
+}
+
+// lastOf is the last eight bytes of a text, up to the highest.
+func lastOf(s string) uint64 {
+	if len(s) >= 8 {
+		return load(s, len(s)-8)
+	}
+	return firstOf(s) << (64 - 8*len(s))
+}
+
+func (x *affix) holds(v string, first, last uint64) bool {
+	if x.suffix {
+		return (last^x.end)&x.mask == 0 && strings.HasSuffix(v, x.text)
+	}
+	return (first^x.end)&x.mask == 0 && strings.HasPrefix(v, x.text)
 }
 
 func (s *slotAtoms) compare(text string, atom int32) {
@@ -119,12 +163,15 @@ func (as *atoms) finish(slots []slotInfo) {
 		}
 		as.slots[a.slot/64] |= 1 << (a.slot % 64)
 		s := &as.bySlot[a.slot]
-		if a.op == sources.OneOf {
+		switch a.op {
+		case sources.OneOf:
 			for _, t := range a.texts {
 				s.compare(t, int32(i))
 			}
-		} else {
-			s.others = append(s.others, int32(i))
+		case sources.Contains:
+			s.contains = append(s.contains, int32(i))
+		default:
+			s.affixes = append(s.affixes, newAffix(a.texts[0], a.op == sources.Suffix, int32(i)))
 		}
 	}
 }
@@ -255,8 +302,16 @@ func (f *facts) learn(p *program, e *evaluator) {
 					}
 				}
 			}
-			for _, a := range s.others {
-				if p.atoms.list[a].holds(v) {
+			if len(s.affixes) > 0 {
+				first, last := firstOf(v), lastOf(v)
+				for j := range s.affixes {
+					if x := &s.affixes[j]; x.holds(v, first, last) {
+						is[x.atom.word] |= x.atom.mask
+					}
+				}
+			}
+			for _, a := range s.contains {
+				if strings.Contains(v, p.atoms.list[a].texts[0]) {
 					is[a/64] |= 1 << (a % 64)
 				}
 			}
@@ -317,29 +372,17 @@ func (f *facts) matches(i int32) bool {
 	if f.asked[word]&mask == 0 {
 		f.asked[word] |= mask
 		a := &f.program.atoms.list[i]
-		if v, ok := f.eval.present(a.slot); ok && a.holds(v) {
+		if v, ok := f.eval.present(a.slot); ok && a.matches(v) {
 			f.is[word] |= mask
 		}
 	}
 	return f.is[word]&mask != 0
 }
 
-// holds asks an atom about a value.
-func (a *atom) holds(v string) bool {
-	switch a.op {
-	case sources.OneOf:
-		return slices.Contains(a.texts, v)
-	case sources.Prefix:
-		return strings.HasPrefix(v, a.texts[0])
-	case sources.Suffix:
-		return strings.HasSuffix(v, a.texts[0])
-	case sources.Contains:
-		return strings.Contains(v, a.texts[0])
-	case sources.Matches:
-		if is, ok := a.table.match(v); ok {
-			return is
-		}
-		return a.regexp.MatchString(v)
+// matches asks an atom that is a regular expression about a value.
+func (a *atom) matches(v string) bool {
+	if is, ok := a.table.match(v); ok {
+		return is
 	}
-	return true
+	return a.regexp.MatchString(v)
 }
