@@ -266,6 +266,37 @@ type facts struct {
 	eval    *evaluator
 	is      [2 * thereWords]uint64
 	asked   [thereWords]uint64 // of regular expressions: whether they were tried
+	answers answers
+}
+
+// answers remembers what regular expressions said of the texts that were asked
+// last: types of events, names, addresses, which come again and again. Of a text
+// and an expression only a hash is kept, of 63 bits, whose seeds nobody knows.
+type answers struct {
+	textHash
+	kept [answerSlots]uint64 // the hash; the lowest bit is the answer
+}
+
+const (
+	answerSlots   = 1024
+	longestAnswer = 64 // bytes of a text: longer ones hardly come again
+)
+
+// matches asks an expression, which has that number among those of all
+// programs, about a text.
+func (as *answers) matches(a *atom, number int, text string) bool {
+	if len(text) > longestAnswer {
+		return a.matches(text)
+	}
+	hash := fold(as.hash(text), as.seeds[0]+uint64(number)) &^ 1
+	kept := &as.kept[hash>>1%answerSlots]
+	if *kept&^1 != hash {
+		*kept = hash
+		if a.matches(text) {
+			*kept |= 1
+		}
+	}
+	return *kept&1 != 0
 }
 
 // plain returns the words of the atoms that are no slots', and of the slots'.
@@ -372,7 +403,7 @@ func (f *facts) matches(i int32) bool {
 	if f.asked[word]&mask == 0 {
 		f.asked[word] |= mask
 		a := &f.program.atoms.list[i]
-		if v, ok := f.eval.present(a.slot); ok && a.matches(v) {
+		if v, ok := f.eval.present(a.slot); ok && f.answers.matches(a, f.program.number*maxAtoms+int(i), v) {
 			f.is[word] |= mask
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -156,7 +155,8 @@ func (sh *shared) decoder() *Decoder {
 	d.eval.walker = &walker{limit: sh.opts.MaxItems}
 	d.eval.maxDepth = sh.opts.MaxDepth
 	d.eval.secrets, d.eval.element = sh.redactor, -1
-	d.cleanTexts.seeds = [2]uint64{rand.Uint64(), rand.Uint64()}
+	d.cleanTexts.textHash = newTextHash()
+	d.facts.answers.textHash = newTextHash()
 	return d
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"hash"
 	"math/bits"
+	"math/rand/v2"
 	"strings"
 	"sync"
 
@@ -118,24 +119,29 @@ func (r *Redactor) appendHash(dst []byte, secret string) []byte {
 // 63 bits and with seeds that nobody knows: that a secret has that of a clean
 // text can be left to chance.
 type cleanTexts struct {
-	seeds  [2]uint64
+	textHash
 	hashes [cleanSlots]uint64
 }
 
 const cleanSlots = 4096
 
-// hash is never zero. Texts are mostly of less than 32 bytes, for which a call
-// of hash/maphash takes longer than this.
-func (c *cleanTexts) hash(s string) uint64 {
-	h := c.seeds[0] + uint64(len(s))
+// textHash hashes texts with seeds that nobody knows. Texts are mostly of less
+// than 32 bytes, for which a call of hash/maphash takes longer than this.
+type textHash struct{ seeds [2]uint64 }
+
+func newTextHash() textHash { return textHash{[2]uint64{rand.Uint64(), rand.Uint64()}} }
+
+// hash is never zero.
+func (t *textHash) hash(s string) uint64 {
+	h := t.seeds[0] + uint64(len(s))
 	if len(s) < 16 {
 		first, last := endsOf(s, 0, len(s))
-		return fold(first^c.seeds[1], last^h) | 1
+		return fold(first^t.seeds[1], last^h) | 1
 	}
 	for p := 0; p+16 < len(s); p += 16 {
-		h = fold(load(s, p)^c.seeds[1], load(s, p+8)^h)
+		h = fold(load(s, p)^t.seeds[1], load(s, p+8)^h)
 	}
-	return fold(load(s, len(s)-16)^c.seeds[1], load(s, len(s)-8)^h) | 1
+	return fold(load(s, len(s)-16)^t.seeds[1], load(s, len(s)-8)^h) | 1
 }
 
 // fold mixes two words: both halves of their product.
