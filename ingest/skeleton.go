@@ -27,6 +27,7 @@ type skeletons struct {
 type step struct {
 	text        string // from the end of the value before up to the value, with its opening quote or bracket
 	head, mask  uint64 // its first eight bytes, and which of them there are
+	tail        uint64 // its last eight, if there are more
 	node        *node  // of the value, if somebody wants it
 	slot        int32  // of the node
 	first, next int32  // steps that may follow, and other ones beside it; 0 for none
@@ -104,7 +105,12 @@ func (w *walker) follow(k *skeletons, p int) (end int, at int32, astray int) {
 	high := uint64(0)
 	for {
 		// The step whose text stands at p.
-		x := tail(s, p)
+		var x uint64
+		if p+8 <= len(s) {
+			x = load(s, p)
+		} else {
+			x = tail(s, p)
+		}
 		var st *step
 		before, c := int32(0), steps[at].first
 		for {
@@ -112,8 +118,13 @@ func (w *walker) follow(k *skeletons, p int) (end int, at int32, astray int) {
 				return -1, at, p
 			}
 			st = &steps[c]
-			if (x^st.head)&st.mask == 0 && st.standsAt(s, p) {
-				break
+			if (x^st.head)&st.mask == 0 {
+				n := len(st.text)
+				if n <= 8 || p+n <= len(s) && load(s, p+n-8) == st.tail && (n <= 16 || s[p+8:p+n-8] == st.text[8:n-8]) {
+					if st.kind != stepScalar || scalarAt(s, p+n) {
+						break
+					}
+				}
 			}
 			before, c = c, st.next
 		}
@@ -179,30 +190,8 @@ func (w *walker) follow(k *skeletons, p int) (end int, at int32, astray int) {
 	}
 }
 
-// standsAt reports whether a step whose first bytes stand in s at p does so
-// whole, and a value of its kind behind it.
-func (st *step) standsAt(s string, p int) bool {
-	text := st.text
-	n := len(text)
-	if n > 8 {
-		if p+n > len(s) {
-			return false
-		}
-		for i := 8; i+8 < n; i += 8 {
-			if load(s, p+i) != load(text, i) {
-				return false
-			}
-		}
-		if load(s, p+n-8) != load(text, n-8) {
-			return false
-		}
-	}
-	if st.kind != stepScalar {
-		return true
-	}
-	p += n
-	return p < len(s) && s[p] != '"' && s[p] != '{' && s[p] != '['
-}
+// scalarAt reports whether neither a string nor an object or array begins at p.
+func scalarAt(s string, p int) bool { return p < len(s) && s[p] != '"' && s[p] != '{' && s[p] != '[' }
 
 func scalarKind(b byte) valueKind {
 	switch b {
@@ -308,6 +297,9 @@ func (l *learner) add(kind stepKind, at, end int, n *node, depth int) {
 		if i < 8 {
 			st.head, st.mask = st.head|uint64(b)<<(8*i), st.mask|0xff<<(8*i)
 		}
+	}
+	if n := len(st.text); n > 8 {
+		st.tail = load(st.text, n-8)
 	}
 	l.steps = append(l.steps, st)
 	l.from = end
