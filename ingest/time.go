@@ -151,9 +151,18 @@ func daysSinceEpoch(year, month, day int) int64 {
 	return int64(era)*146097 + int64(doe) - 719468
 }
 
+var pow10 = [...]int64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9}
+
 // parseEpoch reads a decimal number of units of 10^-(9-digits) seconds, such
 // as digits 9 for seconds. What is finer than a nanosecond is cut off.
 func parseEpoch(s string, digits int) (int64, bool) {
+	scale := pow10[digits]
+	if n, ok := wholeNumber(s); ok { // as nearly all are
+		if n > uint64(math.MaxInt64/scale) {
+			return 0, false
+		}
+		return int64(n) * scale, true
+	}
 	if strings.ContainsAny(s, "eE") { // 1.7e9: rare, and no more exact than a float
 		f, err := strconv.ParseFloat(s, 64)
 		f *= math.Pow10(digits)
@@ -169,10 +178,6 @@ func parseEpoch(s string, digits int) (int64, bool) {
 	n, err := strconv.ParseInt(whole, 10, 64)
 	if err != nil || whole[0] == '+' {
 		return 0, false
-	}
-	scale := int64(1)
-	for range digits {
-		scale *= 10
 	}
 	if n > math.MaxInt64/scale || n < math.MinInt64/scale {
 		return 0, false
@@ -196,6 +201,18 @@ func parseEpoch(s string, digits int) (int64, bool) {
 		return sum, true
 	}
 	return 0, false
+}
+
+// wholeNumber reads up to 19 digits, and nothing else.
+func wholeNumber(s string) (n uint64, ok bool) {
+	for i := range len(s) {
+		d := s[i] - '0'
+		if d > 9 {
+			return 0, false
+		}
+		n = n*10 + uint64(d)
+	}
+	return n, s != "" && len(s) <= 19
 }
 
 // parseAWSTime reads the expiry that STS writes: Jul 10, 2023, 6:30:22 PM, and
