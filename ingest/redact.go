@@ -127,21 +127,26 @@ const cleanSlots = 4096
 
 // textHash hashes texts with seeds that nobody knows. Texts are mostly of less
 // than 32 bytes, for which a call of hash/maphash takes longer than this.
-type textHash struct{ seeds [2]uint64 }
+type textHash struct{ seeds [4]uint64 }
 
-func newTextHash() textHash { return textHash{[2]uint64{rand.Uint64(), rand.Uint64()}} }
+func newTextHash() textHash {
+	return textHash{[4]uint64{rand.Uint64(), rand.Uint64(), rand.Uint64(), rand.Uint64()}}
+}
 
-// hash is never zero.
+// hash is never zero. The length goes in last and by itself: it is known how
+// texts of different lengths differ in the bytes that both halves of them share.
 func (t *textHash) hash(s string) uint64 {
-	h := t.seeds[0] + uint64(len(s))
+	h := t.seeds[0]
 	if len(s) < 16 {
 		first, last := endsOf(s, 0, len(s))
-		return fold(first^t.seeds[1], last^h) | 1
+		h = fold(first^t.seeds[1], last^h)
+	} else {
+		for p := 0; p+16 < len(s); p += 16 {
+			h = fold(load(s, p)^t.seeds[1], load(s, p+8)^h)
+		}
+		h = fold(load(s, len(s)-16)^t.seeds[1], load(s, len(s)-8)^h)
 	}
-	for p := 0; p+16 < len(s); p += 16 {
-		h = fold(load(s, p)^t.seeds[1], load(s, p+8)^h)
-	}
-	return fold(load(s, len(s)-16)^t.seeds[1], load(s, len(s)-8)^h) | 1
+	return fold(h^t.seeds[2], t.seeds[3]+uint64(len(s))) | 1
 }
 
 // fold mixes two words: both halves of their product.
