@@ -152,7 +152,7 @@ func (o *DecoderOptions) check(set *sources.Set) (faults []error) {
 
 func (sh *shared) decoder() *Decoder {
 	d := &Decoder{shared: sh, all: map[string]*topicState{}, skeletons: make([]*skeletons, len(sh.programs)+1)}
-	d.eval.walker = &walker{limit: sh.opts.MaxItems}
+	d.eval.walker = &walker{limit: sh.opts.MaxItems, taken: &d.otlp.outline}
 	d.eval.maxDepth = sh.opts.MaxDepth
 	d.eval.secrets, d.eval.element = sh.redactor, -1
 	d.cleanTexts.textHash = newTextHash()

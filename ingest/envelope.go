@@ -87,6 +87,7 @@ func (c *compiler) compileEnvelopes(list []*envelope) {
 	for _, env := range list {
 		o := opening{envelope: env, when: c.condition(env.when), slot: c.trie.slot(pathOf(env.content))}
 		c.envelopes = append(c.envelopes, o)
+		c.trie.slots[o.slot].node.outlined = env.signal
 		for _, there := range c.condition(when(has(env.content))).want {
 			c.contents = orBits(c.contents, there)
 		}
@@ -151,7 +152,7 @@ func (d *Decoder) envelope(p *program, whole string, level int) bool {
 	}
 	for i := range p.envelopes {
 		o := &p.envelopes[i]
-		if !d.opens(o) {
+		if !d.eval.filled(o.slot) || !d.opens(o) {
 			continue
 		}
 		if !o.signal {
@@ -165,7 +166,7 @@ func (d *Decoder) envelope(p *program, whole string, level int) bool {
 		var room [3]found
 		signals := room[:0] // what the slots hold is gone once the first is opened
 		for j := i; j < len(p.envelopes); j++ {
-			if o := &p.envelopes[j]; o.signal && d.opens(o) {
+			if o := &p.envelopes[j]; o.signal && d.eval.filled(o.slot) && d.opens(o) {
 				signals = append(signals, found{o, *d.eval.get(o.slot)})
 			}
 		}

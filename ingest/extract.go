@@ -58,10 +58,11 @@ type walker struct {
 	visits uint64
 	walk   uint64 // number of the current walk
 	many   []one
-	counts []int32 // elements by group
-	items  int     // elements of all groups
-	limit  int     // of items
-	arena  *arena  // for what had to be decoded
+	counts []int32  // elements by group
+	items  int      // elements of all groups
+	limit  int      // of items
+	arena  *arena   // for what had to be decoded
+	taken  *outline // of arrays of which it is wanted; nil for nobody
 
 	wanting []*node // of the elements that are being read
 
@@ -157,7 +158,12 @@ func (w *walker) at(p int, n *node) int {
 		if n.slot >= 0 {
 			w.opened, w.openedAt, w.openedWalk = n, p, w.walk
 		}
-		if p = w.array(p, n); p >= 0 && n.slot >= 0 {
+		if n.outlined && w.taken != nil && !n.elements() {
+			p = w.taken.of(&w.cursor, p)
+		} else {
+			p = w.array(p, n)
+		}
+		if p >= 0 && n.slot >= 0 {
 			w.put(n, value{text: w.s[start:p], kind: kindArray})
 		}
 		return p

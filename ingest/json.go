@@ -25,6 +25,7 @@ type cursor struct {
 	depth    int
 	maxDepth int
 	fault    fault
+	outline  *outline // takes down what nested skips; nil for nobody
 }
 
 // fault says why a text could not be read.
@@ -286,11 +287,17 @@ func (c *cursor) nested(p int) int {
 				*word |= bit
 			}
 			c.depth++
+			if c.outline != nil {
+				c.outline.begin()
+			}
 			p = c.blanks(p + 1)
 			if p >= len(s) || s[p] != b+2 { // ] and } stand two behind their opening brackets
 				continue
 			}
 			p, c.depth = p+1, c.depth-1
+			if c.outline != nil {
+				c.outline.end(p)
+			}
 		default:
 			if p = c.scalar(p); p < 0 {
 				return -1
@@ -317,6 +324,9 @@ func (c *cursor) nested(p int) int {
 				return c.bad(p, "expected a comma or the closing bracket")
 			}
 			p, c.depth = p+1, c.depth-1
+			if c.outline != nil {
+				c.outline.end(p)
+			}
 		}
 	}
 }

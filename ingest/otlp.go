@@ -83,7 +83,9 @@ func (j *otlpJSON) all(array string) {
 	j.memory, j.d.otlp = j.d.otlp, otlpWriter{} // the body of a log may hold OTLP, too
 	j.maxDepth, j.outline = maxNesting, &j.memory.outline
 	j.cursor.open(array)
-	j.read(&j.cursor)
+	if !j.outline.tells(array) { // another one was read since
+		j.outline.of(&j.cursor, 0)
+	}
 	before := j.d.index
 	j.elements(where{end: len(array)}, j.resource)
 	j.d.otlp = j.memory

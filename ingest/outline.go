@@ -1,9 +1,13 @@
 package ingest
 
+import "unsafe"
+
 // outline knows where the objects and arrays of a text end, so that whoever
 // goes through them level by level need not read again what is inside. They are
 // numbered in the order in which they begin.
 type outline struct {
+	text string // the whole of it
+	from int    // where it begins in what is read
 	ends []ending
 	open []int // numbers of those that are not closed yet
 }
@@ -13,25 +17,31 @@ type ending struct {
 	next int // number of the first one that begins behind it
 }
 
-// read takes down the text of a cursor, which must be a whole value.
-func (o *outline) read(c *cursor) {
-	o.ends, o.open = o.ends[:0], o.open[:0]
-	for p := 0; p < len(c.s); {
-		switch c.s[p] {
-		case '"':
-			if p = c.str(p + 1); p < 0 {
-				return
-			}
-		case '{', '[':
-			o.open = append(o.open, len(o.ends))
-			o.ends = append(o.ends, ending{at: len(c.s)})
-		case '}', ']':
-			last := len(o.open) - 1
-			o.ends[o.open[last]] = ending{p + 1, len(o.ends)}
-			o.open = o.open[:last]
-		}
-		p++
+// of takes down the array or object at p while a cursor reads it.
+func (o *outline) of(c *cursor, p int) (end int) {
+	o.text, o.from, o.ends, o.open = "", p, o.ends[:0], o.open[:0]
+	c.outline = o
+	if end = c.nested(p); end >= 0 {
+		o.text = c.s[p:end]
 	}
+	c.outline = nil
+	return end
+}
+
+func (o *outline) begin() {
+	o.open = append(o.open, len(o.ends))
+	o.ends = append(o.ends, ending{})
+}
+
+func (o *outline) end(p int) {
+	last := len(o.open) - 1
+	o.ends[o.open[last]] = ending{p - o.from, len(o.ends)}
+	o.open = o.open[:last]
+}
+
+// tells reports whether it is that of this very text.
+func (o *outline) tells(text string) bool {
+	return len(o.text) == len(text) && unsafe.StringData(o.text) == unsafe.StringData(text)
 }
 
 // where is a value within a text; zero if there is none.

@@ -36,6 +36,8 @@ type node struct {
 	star int32 // group that values below belong to; -1 for none
 	each int32 // group that the node opens for each element; -1 for none
 
+	outlined bool // an array whose outline is wanted
+
 	members memberTable
 	indexes []indexed // a[3]
 	last    *node     // a[-1]
