@@ -66,46 +66,58 @@ type Found struct {
 // a key as kind:namespace:value, a key's bare value, a principal's id or name,
 // a resource, an address, a trace id or a grant id.
 //
-// What is indexed is tried first; only if that finds nothing are the values of
-// all keys read, which takes a while on a large table.
+// What is indexed is tried first; only if that finds nothing are all keys and
+// the columns of names read, which takes a while on a large table.
 func (s *Store) FindChains(ctx context.Context, text string, limit int) ([]Found, error) {
 	if limit <= 0 {
 		limit = 20
 	}
-	for _, conditions := range [][]string{indexedMatches(text), scannedMatches(text)} {
-		found, err := s.find(ctx, conditions, limit)
-		if err != nil || len(found) > 0 {
-			return found, err
-		}
+	found, err := s.find(ctx, indexedMatches(text), limit)
+	if err != nil || len(found) > 0 {
+		return found, err
 	}
-	return nil, nil
+	conditions, err := s.scannedMatches(ctx, text, limit)
+	if err != nil {
+		return nil, err
+	}
+	return s.find(ctx, conditions, limit)
 }
 
 // indexedMatches are conditions that each have an index.
 func indexedMatches(text string) []string {
 	q := quote(text)
-	conditions := []string{
-		"has(keys, " + q + ")", "has(hops.key, " + q + ")", "root_id = " + q,
-		"resource = " + q, "source_ip = " + q, "trace_id = " + q,
-	}
+	conditions := []string{"root_id = " + q, "resource = " + q, "source_ip = " + q, "trace_id = " + q}
 	if id, err := schemas.ParseID(strings.ToLower(text)); err == nil {
 		conditions = append(conditions, "event_id = '"+id.String()+"'", "chain_id = '"+id.String()+"'", "cause_id = '"+id.String()+"'")
 	}
-	if k, err := schemas.ParseKey(text); err == nil && k.Kind.Root() {
-		conditions = append(conditions, "(root_kind = "+quote(k.Kind.String())+" AND root_id = "+quote(k.ID())+")")
+	if _, err := schemas.ParseKey(text); err == nil {
+		conditions = append(conditions, withKey(q)...)
 	}
 	return conditions
 }
 
-// scannedMatches are conditions for which all rows of their columns are read.
-func scannedMatches(text string) []string {
+// withKey are the conditions that a key is one of an action's or on its path, to
+// a root at its end.
+func withKey(quoted string) []string {
+	hours := " AND " + inHoursOf("key_hours", "key = "+quoted)
+	return []string{"has(keys, " + quoted + ")" + hours, "has(hops.key, " + quoted + ")" + hours}
+}
+
+// scannedMatches are conditions for which all rows of their columns are read,
+// and those of the latest keys of which the text is the value or its last part.
+func (s *Store) scannedMatches(ctx context.Context, text string, limit int) ([]string, error) {
 	q, tail := quote(text), quote(":"+text)
-	return []string{strings.Join([]string{
+	conditions := []string{strings.Join([]string{
 		"actor_id = " + q, "actor_name = " + q, "root_name = " + q, "frontier = " + q, "authority = " + q, "grant_id = " + q, "policy_id = " + q,
-		"endsWith(actor_id, " + tail + ")", "endsWith(root_id, " + tail + ")",
-		"concat(actor_kind, ':', actor_id) = " + q,
-		"arrayExists(k -> endsWith(k, " + tail + "), keys)", "arrayExists(k -> endsWith(k, " + tail + "), hops.key)",
+		"endsWith(actor_id, " + tail + ")", "concat(actor_kind, ':', actor_id) = " + q,
 	}, " OR ")}
+	var key string
+	from := fmt.Sprintf("FROM key_hours WHERE endsWith(key, %s) GROUP BY key ORDER BY max(hour) DESC, key LIMIT %d", tail, limit)
+	err := load(ctx, s, []field{{"key", &key}}, from, func() error {
+		conditions = append(conditions, withKey(quote(key))...)
+		return nil
+	})
+	return conditions, err
 }
 
 // find returns the newest chains with a row that meets one of the conditions.
