@@ -62,7 +62,7 @@ func (d *Decoder) flat(doc string, level int) {
 
 // openSpans decodes the array of ResourceSpans in an OTLP JSON document.
 func (d *Decoder) openSpans(c content) {
-	j := otlpJSON{d: d, level: c.level, array1: "resourceSpans", scopes: "scopeSpans", records: "spans", record: (*otlpJSON).span}
+	j := otlpJSON{d: d, level: c.level, array1: "resourceSpans", resources: otlpResourceSpans, scopes: otlpScopeSpans, record: (*otlpJSON).span}
 	j.all(c.text)
 }
 
@@ -74,8 +74,9 @@ type otlpJSON struct {
 	level  int
 	memory otlpWriter
 
-	array1, scopes, records string // names of the members
-	record                  func(j *otlpJSON, at where)
+	array1            string     // name of the member
+	resources, scopes *textTable // members of what it holds
+	record            func(j *otlpJSON, at where)
 }
 
 // all decodes the array of resources with their records.
@@ -94,23 +95,52 @@ func (j *otlpJSON) all(array string) {
 	}
 }
 
-// find looks up members of an object by name; ok is false if one of them stands
-// there twice, see [walker.again].
-func (j *otlpJSON) find(at where, names []string, found []where) (ok bool) {
+// The members that are read, by object.
+var (
+	otlpResourceSpans = newTextTable("resource", "scopeSpans")
+	otlpResourceLogs  = newTextTable("resource", "scopeLogs")
+	otlpScopeSpans    = newTextTable("scope", "spans")
+	otlpScopeLogs     = newTextTable("scope", "logRecords")
+	otlpScope         = newTextTable("name", "version")
+	otlpAttributes    = newTextTable("attributes")
+	otlpSpan          = newTextTable("traceId", "spanId", "parentSpanId", "name", "kind", "startTimeUnixNano", "endTimeUnixNano", "status", "attributes", "links")
+	otlpStatus        = newTextTable("code", "message")
+	otlpLink          = newTextTable("traceId", "spanId")
+	otlpKeyValue      = newTextTable("key", "value")
+	otlpAny           = newTextTable("stringValue", "boolValue", "intValue", "doubleValue", "bytesValue", "arrayValue", "kvlistValue")
+	otlpValues        = newTextTable("values")
+	otlpString        = newTextTable("stringValue")
+	otlpLog           = newTextTable("traceId", "spanId", "timeUnixNano", "observedTimeUnixNano", "severityText", "severityNumber", "eventName", "body", "attributes")
+)
+
+// find looks up members of an object; ok is false if one of them stands there
+// twice, see [walker.again].
+func (j *otlpJSON) find(at where, names *textTable, found []where) (ok bool) {
 	clear(found)
 	if !at.ok() || j.s[at.start] != '{' {
 		return true
 	}
 	ok = true
-	j.members(at, func(name string, v where) bool {
-		for i, n := range names {
-			if n == name {
-				ok = ok && !found[i].ok()
-				found[i] = v
-			}
+	next := at.number + 1
+	p := j.blanks(at.start + 1)
+	for p < len(j.s) && j.s[p] == '"' {
+		e := j.str(p + 1)
+		if e < 0 {
+			break
 		}
-		return true
-	})
+		i := names.find(j.s, p+1, e)
+		var v where
+		if v, next = j.from(j.afterName(e), next); v.end < 0 {
+			break
+		}
+		if i >= 0 {
+			ok = ok && !found[i].ok()
+			found[i] = v
+		}
+		if p = j.blanks(v.end); p < len(j.s) && j.s[p] == ',' {
+			p = j.blanks(p + 1)
+		}
+	}
 	return ok
 }
 
@@ -132,13 +162,13 @@ func (j *otlpJSON) refuse(at where) bool {
 // resource reads one ResourceSpans or ResourceLogs; false if the record is full.
 func (j *otlpJSON) resource(at where) bool {
 	var f [2]where
-	if !j.find(at, []string{"resource", j.scopes}, f[:]) {
+	if !j.find(at, j.resources, f[:]) {
 		return j.refuse(at)
 	}
 	buf := append(j.memory.resource[:0], '{')
 	if f[0].ok() {
 		var attrs [1]where
-		if !j.find(f[0], []string{"attributes"}, attrs[:]) {
+		if !j.find(f[0], otlpAttributes, attrs[:]) {
 			return j.refuse(at)
 		}
 		buf = j.attributes(buf, attrs[0])
@@ -154,13 +184,13 @@ func (j *otlpJSON) resource(at where) bool {
 
 func (j *otlpJSON) scope(at where) bool {
 	var f [2]where
-	if !j.find(at, []string{"scope", j.records}, f[:]) {
+	if !j.find(at, j.scopes, f[:]) {
 		return j.refuse(at)
 	}
 	buf := append(j.memory.scope[:0], '{')
 	if f[0].ok() {
 		var names [2]where
-		if !j.find(f[0], []string{"name", "version"}, names[:]) {
+		if !j.find(f[0], otlpScope, names[:]) {
 			return j.refuse(at)
 		}
 		buf = j.text(buf, "name", names[0])
@@ -179,14 +209,13 @@ func (j *otlpJSON) scope(at where) bool {
 
 // span writes the flat document of a span and decodes it.
 func (j *otlpJSON) span(at where) {
-	names := [...]string{"traceId", "spanId", "parentSpanId", "name", "kind", "startTimeUnixNano", "endTimeUnixNano", "status", "attributes", "links"}
-	var f [len(names)]where
-	if !j.find(at, names[:], f[:]) {
+	var f [10]where
+	if !j.find(at, otlpSpan, f[:]) {
 		j.refuse(at)
 		return
 	}
 	var status [2]where
-	if f[7].ok() && !j.find(f[7], []string{"code", "message"}, status[:]) {
+	if f[7].ok() && !j.find(f[7], otlpStatus, status[:]) {
 		j.refuse(at)
 		return
 	}
@@ -303,7 +332,7 @@ func (j *otlpJSON) links(b []byte, at where) []byte {
 	open := len(b)
 	j.array(at, func(v where) bool {
 		var f [2]where
-		if j.find(v, []string{"traceId", "spanId"}, f[:]) {
+		if j.find(v, otlpLink, f[:]) {
 			if b[len(b)-1] == '}' {
 				b = append(b, ',')
 			}
@@ -328,7 +357,7 @@ func (j *otlpJSON) attributes(b []byte, at where) []byte {
 			return true
 		}
 		var f [2]where
-		if !j.find(v, []string{"key", "value"}, f[:]) {
+		if !j.find(v, otlpKeyValue, f[:]) {
 			return true
 		}
 		if key, ok := j.inside(f[0]); ok {
@@ -364,9 +393,8 @@ func (j *otlpJSON) plainAttribute(at where) (key, text string, ok bool) {
 
 // any appends an AnyValue.
 func (j *otlpJSON) any(b []byte, at where) []byte {
-	names := [...]string{"stringValue", "boolValue", "intValue", "doubleValue", "bytesValue", "arrayValue", "kvlistValue"}
-	var f [len(names)]where
-	if !at.ok() || !j.find(at, names[:], f[:]) {
+	var f [7]where
+	if !at.ok() || !j.find(at, otlpAny, f[:]) {
 		return append(b, "null"...)
 	}
 	for i, v := range f {
@@ -396,7 +424,7 @@ func (j *otlpJSON) any(b []byte, at where) []byte {
 			return append(j.values(append(b, '['), v), ']')
 		case i == 6:
 			var values [1]where
-			j.find(v, []string{"values"}, values[:])
+			j.find(v, otlpValues, values[:])
 			return append(j.attributes(append(b, '{'), values[0]), '}')
 		}
 	}
@@ -405,7 +433,7 @@ func (j *otlpJSON) any(b []byte, at where) []byte {
 
 func (j *otlpJSON) values(b []byte, at where) []byte {
 	var f [1]where
-	j.find(at, []string{"values"}, f[:])
+	j.find(at, otlpValues, f[:])
 	first := true
 	j.array(f[0], func(v where) bool {
 		if !first {

@@ -34,15 +34,14 @@ func severityWord(n uint64) string {
 
 // openLogs decodes the array of ResourceLogs in an OTLP JSON document.
 func (d *Decoder) openLogs(c content) {
-	j := otlpJSON{d: d, level: c.level, array1: "resourceLogs", scopes: "scopeLogs", records: "logRecords", record: (*otlpJSON).log}
+	j := otlpJSON{d: d, level: c.level, array1: "resourceLogs", resources: otlpResourceLogs, scopes: otlpScopeLogs, record: (*otlpJSON).log}
 	j.all(c.text)
 }
 
 // log writes the flat document of a log record and decodes it.
 func (j *otlpJSON) log(at where) {
-	names := [...]string{"traceId", "spanId", "timeUnixNano", "observedTimeUnixNano", "severityText", "severityNumber", "eventName", "body", "attributes"}
-	var f [len(names)]where
-	if !j.find(at, names[:], f[:]) {
+	var f [9]where
+	if !j.find(at, otlpLog, f[:]) {
 		j.refuse(at)
 		return
 	}
@@ -101,11 +100,12 @@ func (j *otlpJSON) severity(at where) uint64 {
 // attribute is where the text of an attribute stands.
 func (j *otlpJSON) attribute(list where, key string) (found where) {
 	j.array(list, func(at where) bool {
-		var f, v [2]where
-		if !j.find(at, []string{"key", "value"}, f[:]) {
+		var f [2]where
+		var v [1]where
+		if !j.find(at, otlpKeyValue, f[:]) {
 			return true
 		}
-		if k, ok := j.inside(f[0]); !ok || k != key || !f[1].ok() || !j.find(f[1], []string{"stringValue"}, v[:1]) {
+		if k, ok := j.inside(f[0]); !ok || k != key || !f[1].ok() || !j.find(f[1], otlpString, v[:]) {
 			return true
 		}
 		found = v[0]

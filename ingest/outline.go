@@ -70,27 +70,6 @@ func (o *outlined) from(p, number int) (v where, next int) {
 	return where{start: p, end: o.value(p)}, number
 }
 
-// members calls f with each member of an object: its name as written, and its
-// value. It stops when f returns false.
-func (o *outlined) members(at where, f func(name string, v where) bool) {
-	next := at.number + 1
-	p := o.blanks(at.start + 1)
-	for p < len(o.s) && o.s[p] == '"' {
-		e := o.str(p + 1)
-		if e < 0 {
-			return
-		}
-		name := o.s[p+1 : e]
-		var v where
-		if v, next = o.from(o.afterName(e), next); v.end < 0 || !f(name, v) {
-			return
-		}
-		if p = o.blanks(v.end); p < len(o.s) && o.s[p] == ',' {
-			p = o.blanks(p + 1)
-		}
-	}
-}
-
 // elements calls f with each element of an array.
 func (o *outlined) elements(at where, f func(v where) bool) {
 	next := at.number + 1

@@ -18,6 +18,14 @@ type textEntry struct {
 	text        string
 }
 
+func newTextTable(texts ...string) *textTable {
+	t := &textTable{}
+	for _, s := range texts {
+		t.number(s)
+	}
+	return t
+}
+
 // endsOf reads the first and the last eight bytes of s[p:e]; of a text that has
 // no more, the first are all of it.
 func endsOf(s string, p, e int) (first, last uint64) {
