@@ -179,7 +179,8 @@ func (d *Decoder) Decode(out *Decoded, rec *schemas.Record) {
 // decode is Decode without the hash of the value.
 func (d *Decoder) decode(out *Decoded, rec *schemas.Record, sum [sha256.Size]byte) {
 	d.begin(out, rec.Topic)
-	d.evidence = schemas.Evidence{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, TimestampNanos: rec.TimestampNanos, RawSHA256: sum}
+	at := &d.evidence
+	at.Topic, at.Partition, at.Offset, at.TimestampNanos, at.RawSHA256, at.RecordIndex = rec.Topic, rec.Partition, rec.Offset, rec.TimestampNanos, sum, 0
 	d.record = rec
 	s := text(rec.Value)
 	if len(s) > d.opts.MaxRecordBytes {

@@ -189,7 +189,7 @@ func (d *Decoder) fields(pl *plan, ev *schemas.Event) {
 func (d *Decoder) give(f *scalar, ev *schemas.Event) (ok bool) {
 	switch f.id {
 	case fieldActor:
-		if ev.Actor = d.key(&f.actor.key); ev.Actor.IsZero() {
+		if !d.key(&ev.Actor, &f.actor.key) {
 			return false
 		}
 		ev.ActorName = d.optional(f.actor.name)
@@ -292,22 +292,28 @@ func (d *Decoder) optional(x *expr) string {
 	return s
 }
 
-// key evaluates a key template; the zero key if it gives nothing. A value that is
-// itself a secret becomes its keyed HMAC, the same as the transform hmac gives.
-func (d *Decoder) key(x *keyExpr) schemas.Key {
+// key evaluates a key template into k; false, and k is the zero key, if it gives
+// nothing. A value that is itself a secret becomes its keyed HMAC, the same as
+// the transform hmac gives.
+//
+// Keys, like all that is larger than a few words, are written where they stay:
+// what is returned and then copied waits for its own parts to be stored.
+func (d *Decoder) key(k *schemas.Key, x *keyExpr) bool {
 	s, clean := d.sure(&x.value)
 	ok := clean
 	if !clean {
 		s, clean, ok = d.looked(&x.value)
 	}
 	if !ok || schemas.Placeholder(s) || d.repaired && strings.ContainsRune(s, utf8.RuneError) {
-		return schemas.Key{}
+		*k = schemas.Key{}
+		return false
 	}
 	if !clean {
 		s = d.eval.hmac(s)
 		d.out.SecretKeys++
 	}
-	return schemas.Key{Kind: x.kind, Namespace: x.namespace, Value: s}
+	k.Kind, k.Namespace, k.Value = x.kind, x.namespace, s
+	return k.Kind != schemas.KindNone
 }
 
 // elements is how often an entry is evaluated: once, or for each element of
@@ -366,11 +372,14 @@ func (d *Decoder) addKeys(list []*keyEntry, ev *schemas.Event) {
 		for j := range d.elements(en.star) {
 			d.atElement(en.star, j)
 			d.eval.hidden = false
-			k := d.key(&en.key)
-			if k.IsZero() {
+			n := len(d.out.keys)
+			k := more(&d.out.keys)
+			switch {
+			case !d.key(k, &en.key):
 				ev.Redacted = ev.Redacted || d.eval.hidden
-			} else if !repeated(d.out.keys[start:], &k) {
-				d.out.keys = append(d.out.keys, k)
+				d.out.keys = d.out.keys[:n]
+			case repeated(d.out.keys[start:n], k):
+				d.out.keys = d.out.keys[:n]
 			}
 		}
 		d.eval.element = -1
@@ -406,16 +415,13 @@ func repeated(list []schemas.Key, k *schemas.Key) bool {
 // addMake appends a binding, if both its ends are there and differ: a login's
 // mint names one thing as both, and has no parent key.
 func (d *Decoder) addMake(en *makeEntry, ev *schemas.Event, start int) {
-	child := d.key(&en.child)
-	if child.IsZero() {
-		return
-	}
-	parent := d.key(&en.parent)
-	if parent.IsZero() || parent == child {
-		return
-	}
+	last := len(d.out.makes)
 	b := more(&d.out.makes)
-	b.Child, b.Parent, b.ChildName, b.ParentName = child, parent, d.optional(en.childName), d.optional(en.parentName)
+	if !d.key(&b.Child, &en.child) || !d.key(&b.Parent, &en.parent) || b.Parent == b.Child {
+		d.out.makes = d.out.makes[:last]
+		return
+	}
+	b.ChildName, b.ParentName = d.optional(en.childName), d.optional(en.parentName)
 	b.Relation, b.Strength = en.relation, en.strength
 	b.Proof, b.ProofNanos, b.Source, b.Evidence = ev.ID, ev.TimeNanos, ev.Source, ev.Evidence
 	if !en.always {
@@ -427,10 +433,9 @@ func (d *Decoder) addMake(en *makeEntry, ev *schemas.Event, start int) {
 	}
 	b.UntilNanos = d.optionalTime(en.until)
 	b.ExpiresNanos = d.optionalTime(en.expires)
-	if b.Relation == schemas.RelationAuthenticated && !child.Kind.Principal() { // two names of one person have no second factor
+	if b.Relation == schemas.RelationAuthenticated && !b.Child.Kind.Principal() { // two names of one person have no second factor
 		b.AuthMethod, b.MFA = ev.AuthMethod, ev.MFA
 	}
-	last := len(d.out.makes) - 1
 	for i := max(start, last-farBack); i < last; i++ {
 		if d.out.makes[i] == *b {
 			d.out.makes = d.out.makes[:last]
@@ -452,7 +457,8 @@ func (d *Decoder) addEnds(list []*endEntry, ev *schemas.Event) {
 	for _, en := range list {
 		for j := range d.elements(en.star) {
 			d.atElement(en.star, j)
-			if k := d.key(&en.key); !k.IsZero() {
+			var k schemas.Key
+			if d.key(&k, &en.key) {
 				d.out.ends = append(d.out.ends, schemas.End{Key: k, AtNanos: cmp.Or(d.optionalTime(en.at), ev.TimeNanos), Revoked: en.revoked})
 			}
 		}
@@ -470,16 +476,16 @@ func (d *Decoder) addAttributes(list []*attributeEntry, ev *schemas.Event) {
 		if !ok {
 			continue
 		}
-		a := schemas.Attribute{Name: en.name, Value: s}
 		same := -1
 		if en.again {
-			same = slices.IndexFunc(d.out.attributes[start:], func(x schemas.Attribute) bool { return x.Name == a.Name })
+			same = slices.IndexFunc(d.out.attributes[start:], func(x schemas.Attribute) bool { return x.Name == en.name })
 		}
 		if same >= 0 {
-			d.out.attributes[start+same] = a
-		} else {
-			d.out.attributes = append(d.out.attributes, a)
+			d.out.attributes[start+same].Value = s
+			continue
 		}
+		a := more(&d.out.attributes)
+		a.Name, a.Value = en.name, s
 	}
 	ev.Attributes = since(d.out.attributes, start)
 }

@@ -121,8 +121,8 @@ func (e *evaluator) memo(x *expr) *memo {
 	if m.walk != e.walk {
 		hidden := e.hidden
 		e.hidden = false
-		text, ok := e.evaluate(x)
-		*m = memo{text: text, ok: ok, hidden: e.hidden, walk: e.walk}
+		m.text, m.ok = e.evaluate(x)
+		m.hidden, m.walk, m.clean, m.redacted = e.hidden, e.walk, false, false
 		e.hidden = hidden
 	}
 	return m
