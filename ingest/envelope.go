@@ -133,7 +133,7 @@ func (d *Decoder) inherit(p *program) {
 	}
 	for _, h := range p.inherits {
 		if s := h.get(&d.hint); s != "" && d.eval.get(h.slot) == nil {
-			d.eval.fill(h.slot, value{text: s, kind: kindString})
+			d.eval.fill(h.slot, s, kindString, false)
 		}
 	}
 }

@@ -67,7 +67,7 @@ func (d *Decoder) fillKnown(p *program) {
 			s = k.made(d)
 		}
 		if s != "" {
-			d.eval.fill(k.slot, value{text: s, kind: kindString})
+			d.eval.fill(k.slot, s, kindString, false)
 		} else {
 			d.eval.empty(k.slot)
 		}

@@ -29,15 +29,15 @@ type value struct {
 	text    string
 	kind    valueKind
 	escaped bool // the text of a string holds escapes
+	starred bool // of a slot: the path has [*]
+	look    look // of a slot: what is known of the text by now
 }
 
 // slot keeps the value of a path. It holds if its bit in walker.has is set, so
 // that slots need not be cleared between records.
 type slot struct {
 	value
-	look        look  // what is known of the text by now
-	starred     bool  // the path has [*]
-	first, last int32 // its values in walker.many, if so
+	first, last int32 // its values in walker.many, if it is starred
 }
 
 // one is a value of a path with [*].
@@ -120,11 +120,12 @@ func (w *walker) empty(s int32) {
 }
 
 // fill gives a slot of which there is at most one a value.
-func (w *walker) fill(s int32, v value) {
-	w.slots[s] = slot{value: v}
+func (w *walker) fill(s int32, text string, kind valueKind, escaped bool) {
+	x := &w.slots[s]
+	x.text, x.kind, x.escaped, x.starred, x.look = text, kind, escaped, false, unseen
 	word, bit := uint(s)/64, uint64(1)<<(uint(s)%64)
 	w.has[word] |= bit
-	if v.text != "" && v.kind != kindNull {
+	if text != "" && kind != kindNull {
 		w.there[word] |= bit
 	}
 }
@@ -141,17 +142,17 @@ func (w *walker) at(p int, n *node) int {
 		if e < 0 {
 			return -1
 		}
-		v := value{w.s[p+1 : e], kindString, w.escaped}
+		text, escaped := w.s[p+1:e], w.escaped
 		if n.slot >= 0 {
-			w.put(n, v)
+			w.put(n, text, kindString, escaped)
 		}
 		if n.json != nil || n.base64 != nil || n.jwt != nil {
-			return w.inside(e+1, n, v)
+			return w.inside(e+1, n, text, escaped)
 		}
 		return e + 1
 	case '{':
 		if p = w.object(p, n); p >= 0 && n.slot >= 0 {
-			w.put(n, value{text: w.s[start:p], kind: kindObject})
+			w.put(n, w.s[start:p], kindObject, false)
 		}
 		return p
 	case '[':
@@ -164,7 +165,7 @@ func (w *walker) at(p int, n *node) int {
 			p = w.array(p, n)
 		}
 		if p >= 0 && n.slot >= 0 {
-			w.put(n, value{text: w.s[start:p], kind: kindArray})
+			w.put(n, w.s[start:p], kindArray, false)
 		}
 		return p
 	default:
@@ -178,23 +179,23 @@ func (w *walker) at(p int, n *node) int {
 		case 'n':
 			kind = kindNull
 		}
-		w.put(n, value{text: w.s[start:p], kind: kind})
+		w.put(n, w.s[start:p], kind, false)
 		return p
 	}
 }
 
-func (w *walker) put(n *node, v value) {
+func (w *walker) put(n *node, text string, kind valueKind, escaped bool) {
 	if n.star < 0 {
-		w.fill(n.slot, v)
+		w.fill(n.slot, text, kind, escaped)
 		return
 	}
 	at := int32(len(w.many))
-	w.many = append(w.many, one{v, w.counts[n.star] - 1, -1})
+	w.many = append(w.many, one{value{text: text, kind: kind, escaped: escaped}, w.counts[n.star] - 1, -1})
 	if x := &w.slots[n.slot]; w.filled(n.slot) {
 		w.many[x.last].next, x.last = at, at
 		return
 	}
-	w.fill(n.slot, value{})
+	w.fill(n.slot, "", kindNothing, false)
 	w.there[n.slot/64] |= 1 << (n.slot % 64)
 	x := &w.slots[n.slot]
 	x.starred, x.first, x.last = true, at, at
@@ -436,9 +437,8 @@ func (w *walker) selected(p int, x *selection) (found *node) {
 
 // inside walks over what a string holds: JSON, base64 of something, or a JWT. What is
 // not what the path takes it for gives nothing. It returns next.
-func (w *walker) inside(next int, n *node, v value) int {
-	content := v.text
-	if v.escaped {
+func (w *walker) inside(next int, n *node, content string, escaped bool) int {
+	if escaped {
 		content = w.arena.unescaped(content)
 	}
 	outer := w.cursor
@@ -467,7 +467,7 @@ func (w *walker) unwrap(content string, n *node) (ok bool) {
 		return true
 	}
 	if n.base64.slot >= 0 {
-		w.put(n.base64, value{text: plain, kind: kindString})
+		w.put(n.base64, plain, kindString, false)
 	}
 	return w.unwrap(plain, n.base64)
 }

@@ -153,7 +153,7 @@ func (w *walker) follow(k *skeletons, p int) (end int, at int32, astray int) {
 				}
 			}
 			if st.slot >= 0 {
-				w.fill(st.slot, value{s[p:e], kindString, w.escaped})
+				w.fill(st.slot, s[p:e], kindString, w.escaped)
 			}
 			p = e
 			continue
@@ -165,7 +165,7 @@ func (w *walker) follow(k *skeletons, p int) (end int, at int32, astray int) {
 				return -1, at, start
 			}
 			if st.slot >= 0 {
-				w.fill(st.slot, value{text: s[p:e], kind: scalarKind(s[p])})
+				w.fill(st.slot, s[p:e], scalarKind(s[p]), false)
 			}
 			p = e
 		case stepSkipped:
@@ -181,7 +181,7 @@ func (w *walker) follow(k *skeletons, p int) (end int, at int32, astray int) {
 		case stepOpened:
 			k.opened[st.depth] = int32(p - 1)
 		case stepClosed:
-			w.fill(st.slot, value{text: s[k.opened[st.depth]:p], kind: kindObject})
+			w.fill(st.slot, s[k.opened[st.depth]:p], kindObject, false)
 		default:
 			w.high |= high
 			w.depth = 0
