@@ -25,6 +25,7 @@ type program struct {
 
 	matches   condIndex  // of every source, in the order of recognition
 	envelopes []opening  // of every envelope
+	holders   []int32    // the slots of their contents
 	contents  []wordBits // what envelopes hold: one of them is there, or the document is none
 	general   []cond     // documents of logs of all kinds
 	inherits  []handDown // members that a list hands down to its items

@@ -86,7 +86,7 @@ func clause(path string, check sources.Check) sources.Clause {
 func (c *compiler) compileEnvelopes(list []*envelope) {
 	for _, env := range list {
 		o := opening{envelope: env, when: c.condition(env.when), slot: c.trie.slot(pathOf(env.content))}
-		c.envelopes = append(c.envelopes, o)
+		c.envelopes, c.holders = append(c.envelopes, o), append(c.holders, o.slot)
 		c.trie.slots[o.slot].node.outlined = env.signal
 		for _, there := range c.condition(when(has(env.content))).want {
 			c.contents = orBits(c.contents, there)
@@ -150,9 +150,12 @@ func (d *Decoder) envelope(p *program, whole string, level int) bool {
 	if !d.facts.some(p.contents) {
 		return false
 	}
-	for i := range p.envelopes {
+	for i, slot := range p.holders {
+		if !d.eval.filled(slot) {
+			continue
+		}
 		o := &p.envelopes[i]
-		if !d.eval.filled(o.slot) || !d.opens(o) {
+		if !d.opens(o) {
 			continue
 		}
 		if !o.signal {
@@ -165,8 +168,8 @@ func (d *Decoder) envelope(p *program, whole string, level int) bool {
 		}
 		var room [3]found
 		signals := room[:0] // what the slots hold is gone once the first is opened
-		for j := i; j < len(p.envelopes); j++ {
-			if o := &p.envelopes[j]; o.signal && d.eval.filled(o.slot) && d.opens(o) {
+		for j := i; j < len(p.envelopes) && p.envelopes[j].signal; j++ { // they stand beside each other
+			if o := &p.envelopes[j]; d.opens(o) {
 				signals = append(signals, found{o, *d.eval.get(o.slot)})
 			}
 		}
