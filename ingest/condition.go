@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 
+	"catena/schemas"
 	"catena/schemas/sources"
 )
 
@@ -63,10 +64,17 @@ type atoms struct {
 // slotAtoms are the atoms of a slot, without the regular expressions.
 type slotAtoms struct {
 	texts    textTable    // with which it is compared
-	equal    []wordBits   // of each text
+	equal    []textAtoms  // of each text
 	more     [][]wordBits // what does not fit there; nil if all does
 	affixes  []affix
 	contains []int32
+}
+
+// textAtoms are the atoms that hold for a text. One that stands in a source and
+// holds no secret need not be looked at again where it is found in a record.
+type textAtoms struct {
+	wordBits
+	clean bool
 }
 
 // affix is a prefix or suffix: in most texts, eight bytes tell that it is not theirs.
@@ -118,7 +126,8 @@ func (s *slotAtoms) compare(text string, atom int32) {
 	bit := wordBits{atom / 64, 1 << (atom % 64)}
 	switch {
 	case i == len(s.equal):
-		s.equal = append(s.equal, bit)
+		a, _ := findSecret(text, 0)
+		s.equal = append(s.equal, textAtoms{bit, a < 0 && !schemas.Placeholder(text)})
 	case s.equal[i].word == bit.word:
 		s.equal[i].mask |= bit.mask
 	default:
@@ -325,7 +334,11 @@ func (f *facts) learn(p *program, e *evaluator) {
 			s := &p.atoms.bySlot[slot]
 			if len(s.equal) > 0 {
 				if i := s.texts.find(v, 0, len(v)); i >= 0 {
-					is[s.equal[i].word] |= s.equal[i].mask
+					found := &s.equal[i]
+					is[found.word] |= found.mask
+					if x := &e.slots[slot]; found.clean && !x.starred {
+						x.look = cleaned
+					}
 					if i < len(s.more) {
 						for _, b := range s.more[i] {
 							is[b.word] |= b.mask
