@@ -48,6 +48,7 @@ type part struct {
 	slots      []wordBits // of the choices, if all are slots: where none is filled, there is nothing
 	transforms []transformFunc
 	name       string // what tells the transforms from others
+	number     int32  // of its memo in a plan, if it has transforms; 0 for none
 }
 
 // choice is a slot, or literal text if that is negative.
@@ -121,11 +122,32 @@ func (e *evaluator) memo(x *expr) *memo {
 	if m.walk != e.walk {
 		hidden := e.hidden
 		e.hidden = false
-		m.text, m.ok = e.evaluate(x)
-		m.hidden, m.walk, m.clean, m.redacted = e.hidden, e.walk, false, false
+		text, ok := e.evaluate(x)
+		e.keepMemo(m, text, ok)
 		e.hidden = hidden
 	}
 	return m
+}
+
+func (e *evaluator) keepMemo(m *memo, text string, ok bool) {
+	m.text, m.ok, m.hidden, m.walk, m.clean, m.redacted = text, ok, e.hidden, e.walk, false, false
+}
+
+// piece is a part of a template of several.
+func (e *evaluator) piece(p *part) (string, bool) {
+	if p.number == 0 {
+		return e.part(p)
+	}
+	m := &e.memos[p.number]
+	if m.walk != e.walk {
+		hidden := e.hidden
+		e.hidden = false
+		text, ok := e.part(p)
+		e.keepMemo(m, text, ok)
+		e.hidden = hidden
+	}
+	e.hidden = e.hidden || m.hidden
+	return m.text, m.ok
 }
 
 func (e *evaluator) evaluate(x *expr) (string, bool) {
@@ -143,7 +165,7 @@ func (e *evaluator) evaluate(x *expr) (string, bool) {
 	// Parts may use the arena on their way, so the text is put together last.
 	e.pieces = e.pieces[:0]
 	for i := range x.parts {
-		s, ok := e.part(&x.parts[i])
+		s, ok := e.piece(&x.parts[i])
 		if !ok {
 			return "", false
 		}

@@ -391,6 +391,7 @@ func (sp *specialiser) expr(x *expr) expr {
 	var parts []part
 	name, starred := []byte(nil), false
 	for _, p := range x.parts {
+		start, star := len(name), false
 		name = append(strconv.AppendQuote(name, p.literal), p.name...)
 		if len(p.choices) > 0 {
 			choices := p.choices
@@ -399,13 +400,17 @@ func (sp *specialiser) expr(x *expr) expr {
 				if c.slot < 0 || sp.there[c.slot/64]>>(c.slot%64)&1 != 0 {
 					p.choices = append(p.choices, c)
 					name = strconv.AppendQuote(strconv.AppendInt(append(name, ' '), int64(c.slot), 10), c.literal)
-					starred = starred || c.slot >= 0 && sp.slots[c.slot].star >= 0
+					star = star || c.slot >= 0 && sp.slots[c.slot].star >= 0
 				}
 			}
 			if len(p.choices) == 0 {
 				return expr{slot: nothing}
 			}
+			if len(p.transforms) > 0 && !star {
+				p.number = sp.number(string(name[start:]))
+			}
 		}
+		starred = starred || star
 		parts = append(parts, p)
 	}
 	out := newExpr(parts)
