@@ -1,8 +1,8 @@
 package ingest
 
 import (
+	"math"
 	"math/bits"
-	"strings"
 )
 
 // Documents of one kind have one skeleton: names, brackets, colons and commas in
@@ -18,6 +18,7 @@ import (
 // elements it wants, documents inside of strings and what nobody wants are values.
 type skeletons struct {
 	steps  []step            // a tree; the first is where all documents begin
+	texts  []byte            // of the steps
 	opened [maxNesting]int32 // by depth: where the object began whose end will fill a slot
 	missed [missedSlots]uint64
 	luck   int // how often it was of use lately; below zero it rests
@@ -25,15 +26,18 @@ type skeletons struct {
 
 // step is a piece of a skeleton and the value behind it.
 type step struct {
-	text        string // from the end of the value before up to the value, with its opening quote or bracket
-	head, mask  uint64 // its first eight bytes, and which of them there are
-	tail        uint64 // its last eight, if there are more
-	node        *node  // of the value, if somebody wants it
-	slot        int32  // of the node
-	first, next int32  // steps that may follow, and other ones beside it; 0 for none
-	depth       uint16 // around the value
-	kind        stepKind
-	high        uint8 // all bytes of the text, or-ed
+	// The text from the end of the value before up to the value, with its opening
+	// quote or bracket: where it stands in skeletons.texts, and its first, second
+	// and last eight bytes, of which mask says how many of the first there are.
+	head, mask, mid, tail uint64
+	from                  int32
+	len                   uint16
+	depth                 uint16 // around the value
+	kind                  stepKind
+	high                  uint8 // all bytes of the text, or-ed
+	slot                  int32 // of the value, if somebody wants it
+	first, next           int32 // steps that may follow, and other ones beside it; 0 for none
+	node                  *node // of the value
 }
 
 type stepKind uint8
@@ -49,8 +53,9 @@ const (
 )
 
 const (
-	maxSteps    = 4096 // of a program; then it begins anew
-	maxSkeleton = 256  // steps of a document
+	maxSteps    = 4096      // of a program; then it begins anew
+	maxSkeleton = 256       // steps of a document
+	maxTexts    = 256 << 10 // bytes of a program's texts
 	missedSlots = 256
 	maxLuck     = 256
 	missCost    = 2   // what a miss takes of the luck that a hit gives
@@ -119,11 +124,10 @@ func (w *walker) follow(k *skeletons, p int) (end int, at int32, astray int) {
 			}
 			st = &steps[c]
 			if (x^st.head)&st.mask == 0 {
-				n := len(st.text)
-				if n <= 8 || p+n <= len(s) && load(s, p+n-8) == st.tail && (n <= 16 || s[p+8:p+n-8] == st.text[8:n-8]) {
-					if st.kind != stepScalar || scalarAt(s, p+n) {
-						break
-					}
+				n := int(st.len)
+				if (n <= 8 || p+n <= len(s) && load(s, p+n-8) == st.tail && (n <= 16 || load(s, p+8) == st.mid && (n <= 24 || k.standsAt(s, p, st)))) &&
+					(st.kind != stepScalar || scalarAt(s, p+n)) {
+					break
 				}
 			}
 			before, c = c, st.next
@@ -133,7 +137,7 @@ func (w *walker) follow(k *skeletons, p int) (end int, at int32, astray int) {
 		}
 		at = c
 		start := p
-		p += len(st.text)
+		p += int(st.len)
 		high |= uint64(st.high)
 		if st.kind == stepString {
 			e := p
@@ -190,6 +194,12 @@ func (w *walker) follow(k *skeletons, p int) (end int, at int32, astray int) {
 	}
 }
 
+// standsAt reports whether the middle of a step's text stands in s.
+func (k *skeletons) standsAt(s string, p int, st *step) bool {
+	from, n := int(st.from), int(st.len)
+	return s[p+16:p+n-8] == string(k.texts[from+16:from+n-8])
+}
+
 // scalarAt reports whether neither a string nor an object or array begins at p.
 func scalarAt(s string, p int) bool { return p < len(s) && s[p] != '"' && s[p] != '{' && s[p] != '[' }
 
@@ -208,7 +218,10 @@ type learner struct {
 	cursor
 	arena *arena
 	steps []step
+	texts []byte
 	from  int // end of the value before
+
+	tooLong bool
 }
 
 // object takes down an object whose opening bracket is at p, and returns its
@@ -288,20 +301,24 @@ func (l *learner) value(p int, n *node, depth int) int {
 }
 
 func (l *learner) add(kind stepKind, at, end int, n *node, depth int) {
-	st := step{text: l.s[l.from:at], kind: kind, node: n, slot: -1, depth: uint16(depth)}
+	text := l.s[l.from:at]
+	if len(text) > math.MaxUint16 {
+		text, l.tooLong = "", true
+	}
+	st := step{from: int32(len(l.texts)), len: uint16(len(text)), kind: kind, node: n, slot: -1, depth: uint16(depth)}
 	if n != nil {
 		st.slot = n.slot
 	}
-	for i, b := range []byte(st.text) {
+	for i, b := range []byte(text) {
 		st.high |= b
 		if i < 8 {
 			st.head, st.mask = st.head|uint64(b)<<(8*i), st.mask|0xff<<(8*i)
 		}
 	}
-	if n := len(st.text); n > 8 {
-		st.tail = load(st.text, n-8)
+	if n := len(text); n > 8 {
+		st.mid, st.tail = tail(text, 8), load(text, n-8)
 	}
-	l.steps = append(l.steps, st)
+	l.steps, l.texts = append(l.steps, st), append(l.texts, text...)
 	l.from = end
 }
 
@@ -315,35 +332,30 @@ func (k *skeletons) learn(w *walker, t *trie, p int) {
 	if end < 0 {
 		return
 	}
-	l.add(stepEnd, end, end, nil, 0)
-	if len(k.steps)+len(l.steps) > maxSteps {
-		k.steps = k.steps[:1]
+	if l.add(stepEnd, end, end, nil, 0); l.tooLong || len(l.texts) > maxTexts {
+		return
+	}
+	if len(k.steps)+len(l.steps) > maxSteps || len(k.texts)+len(l.texts) > maxTexts {
+		k.steps, k.texts = k.steps[:1], k.texts[:0]
 		k.steps[0] = step{}
 	}
-	var texts strings.Builder // beside each other, in the order of their use
-	at, start := int32(0), len(k.steps)
-	for _, st := range l.steps {
-		if at = k.grow(at, st); int(at) >= start {
-			texts.WriteString(st.text)
-		}
-	}
-	all := texts.String()
-	for i := range k.steps[start:] {
-		st := &k.steps[start+i]
-		st.text, all = all[:len(st.text)], all[len(st.text):]
+	at := int32(0)
+	for i := range l.steps {
+		at = k.grow(at, &l, l.steps[i])
 	}
 }
 
 // grow returns the step of a text and kind behind another, which it makes if it
 // is new.
-func (k *skeletons) grow(of int32, st step) int32 {
+func (k *skeletons) grow(of int32, l *learner, st step) int32 {
+	text := l.texts[st.from : int(st.from)+int(st.len)]
 	for c := k.steps[of].first; c != 0; c = k.steps[c].next {
-		if x := &k.steps[c]; x.text == st.text && x.kind == st.kind {
+		if x := &k.steps[c]; x.kind == st.kind && string(k.texts[x.from:int(x.from)+int(x.len)]) == string(text) {
 			return c
 		}
 	}
-	st.next = k.steps[of].first
-	k.steps = append(k.steps, st)
+	st.next, st.from = k.steps[of].first, int32(len(k.texts))
+	k.steps, k.texts = append(k.steps, st), append(k.texts, text...)
 	c := int32(len(k.steps) - 1)
 	k.steps[of].first = c
 	return c
