@@ -167,7 +167,7 @@ func (d *Decoder) envelope(p *program, whole string, level int) bool {
 			value
 		}
 		var room [3]found
-		signals := room[:0] // what the slots hold is gone once the first is opened
+		signals := room[:0]                                              // what the slots hold is gone once the first is opened
 		for j := i; j < len(p.envelopes) && p.envelopes[j].signal; j++ { // they stand beside each other
 			if o := &p.envelopes[j]; d.opens(o) {
 				signals = append(signals, found{o, *d.eval.get(o.slot)})
