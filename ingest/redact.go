@@ -161,14 +161,33 @@ func (c *cleanTexts) has(hash uint64) bool { return c.hashes[hash>>1%cleanSlots]
 // add says that it is clean.
 func (c *cleanTexts) add(hash uint64) { c.hashes[hash>>1%cleanSlots] = hash }
 
-// pivots are the bytes at one of which every form of secret can be told.
-var pivots = [256]bool{'J': true, 'G': true, '_': true, '-': true, '.': true, '@': true, '\'': true, ' ': true, ':': true, '=': true}
+// pivots are the bytes at one of which every form of secret can be told, each
+// with a bit of its own.
+var pivots = [256]uint16{'J': 1, 'G': 2, '_': 4, '-': 8, '.': 16, '@': 32, '\'': 64, ' ': 128, ':': 256, '=': 512}
+
+// before has the bits of the pivots in front of which a byte can stand, if a
+// secret is told there: the last letters of the words that are looked for. Most
+// pivots stand in ids, times and addresses, and behind other bytes.
+var before = func() (t [256]uint16) {
+	for pivot, last := range map[byte]string{
+		'J': "yo", 'G': "o", '_': "pousrtme", '.': "sbr9", '\'': " \t\r\n", ' ': "rscedtnyRSCEDTNY", ':': " \"\\dtenyDTENY", '=': " detnygDETNYG",
+	} {
+		for _, c := range []byte(last) {
+			t[c] |= pivots[pivot]
+		}
+	}
+	for c := range t {
+		t[c] |= pivots['-'] | pivots['@'] // what they take to be a secret is told by more than one byte
+	}
+	return t
+}()
 
 // findSecret returns where the first secret that begins at or after from lies
 // in s; -1 if there is none.
 func findSecret(s string, from int) (a, b int) {
 	for p := from; p < len(s); p++ {
-		if !pivots[s[p]] {
+		pivot := pivots[s[p]]
+		if pivot == 0 || p > 0 && before[s[p-1]]&pivot == 0 {
 			continue
 		}
 		if a, b = secretAt(s, p); a >= from && a < b {
@@ -284,7 +303,7 @@ func dashed(s string, p int) (int, int) {
 			return pem(s, p)
 		}
 	}
-	if p < 2 {
+	if p < 2 || s[p-1] != 'k' && s[p-1] != 't' && s[p-2] != 'x' {
 		return 0, 0
 	}
 	switch b := runOf(s, p+1, urlByte); s[p-1] {

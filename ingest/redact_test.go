@@ -163,3 +163,44 @@ func TestTextHash(t *testing.T) {
 		}
 	}
 }
+
+// TestPivots holds the search for secrets against one that looks at every pivot.
+func TestPivots(t *testing.T) {
+	random := rand.New(rand.NewPCG(11, 13))
+	pieces := strings.Fields(`Bearer basic SSWS Negotiate --password -- Password PWD pwd secret token= token : = " ' \ - _ . @ :// ey eyJ J G IQo Jb3JpZ2lu Fwo GZXIvYXdz ghp github_pat
+		npm sk rk live test xoxb xoxp glpat hvs hvr ya29 -----BEGIN -----END PRIVATE KEY----- IDENTIFIED BY set-cookie Authorization x-api-key sig Signature /sbin/ a1 Zz9 0f1e2d3c AbCdEfGh01234567 user dXNlcjpwdw==`)
+	for _, x := range secrets {
+		pieces = append(pieces, x.text, x.secret)
+	}
+	found := 0
+	for range 200_000 {
+		var b strings.Builder
+		for range 1 + random.IntN(7) {
+			piece := pieces[random.IntN(len(pieces))]
+			if random.IntN(4) == 0 {
+				piece = piece[random.IntN(len(piece)):]
+			}
+			b.WriteString(piece)
+			b.WriteString([]string{"", "", " ", "\t", "\""}[random.IntN(5)])
+		}
+		s := b.String()
+		from := random.IntN(2) * random.IntN(len(s)+1)
+		wantA, wantB := -1, -1
+		for p := from; p < len(s); p++ {
+			if pivots[s[p]] == 0 {
+				continue
+			}
+			if a, b := secretAt(s, p); a >= from && a < b {
+				wantA, wantB = a, b
+				found++
+				break
+			}
+		}
+		if a, b := findSecret(s, from); a != wantA || b != wantB {
+			t.Fatalf("%q from %d: %d to %d, want %d to %d", s, from, a, b, wantA, wantB)
+		}
+	}
+	if found < 10_000 {
+		t.Errorf("only %d texts held a secret", found)
+	}
+}
