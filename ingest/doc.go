@@ -20,7 +20,12 @@
 // record before is tried first: if it is right, recognition costs nothing; if
 // not, the right one walks again.
 //
-// Which slots are filled and which conditions hold is a record's shape. Few
+// Documents of one kind have the same names, brackets and commas around their
+// values. What lies between the values is kept in a bounded tree, and a walk goes
+// along it as long as the document does: no name is looked up, and only the values
+// are checked. A document that leaves the tree is walked over anew.
+//
+// Which slots have a value and which conditions hold is a record's shape. Few
 // shapes make up most of a log, so what follows from one (the source, the rules
 // that hold, the templates that can give anything) is worked out once and kept
 // in a bounded table. What is evaluated for a record is then a short list.
