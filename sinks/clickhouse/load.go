@@ -112,7 +112,7 @@ func provenSince(nanos int64) string {
 
 // lookupKeys is how many keys one statement names, so that it stays well under
 // the server's max_query_size of 256 KiB.
-const lookupKeys = 500
+const lookupKeys = 300
 
 func (s *Store) loadBindings(ctx context.Context, from string, fn func(*schemas.Binding) error) error {
 	r := new(bindingReader)
@@ -143,7 +143,7 @@ func (s *Store) Recall(ctx context.Context, keys []schemas.Key, sinceNanos int64
 		}
 		in := "(" + strings.Join(quoted, ", ") + ")"
 		// A statement each, so that each can use its index.
-		wheres = append(wheres, "child IN "+in, "parent IN "+in+" AND (relation = 'authenticated' OR startsWith(child, 'workload:ip:'))")
+		wheres = append(wheres, "child IN "+in, below(in, "(relation = 'authenticated' OR startsWith(child, 'workload:ip:'))"))
 		for _, where := range wheres {
 			if err := s.loadBindings(ctx, "FROM bindings FINAL WHERE "+where, func(b *schemas.Binding) error {
 				bindings = append(bindings, *b)
@@ -154,7 +154,7 @@ func (s *Store) Recall(ctx context.Context, keys []schemas.Key, sinceNanos int64
 		}
 		// A row names the grant that it is under only once the window is known.
 		var child string
-		if err := load(ctx, s, []field{{"child", &child}}, "FROM bindings FINAL WHERE parent IN "+in+" AND relation = 'granted'", func() error {
+		if err := load(ctx, s, []field{{"child", &child}}, "FROM bindings FINAL WHERE "+below(in, "relation = 'granted'"), func() error {
 			quoted = append(quoted, quote(child))
 			return nil
 		}); err != nil {
@@ -180,6 +180,14 @@ func (s *Store) Recall(ctx context.Context, keys []schemas.Key, sinceNanos int64
 		}
 	}
 	return bindings, actions, nil
+}
+
+// below is the condition that a binding's parent is one of some and that it
+// meets another condition, in two steps: the projection by_parent names the
+// children, and FINAL looks at these.
+func below(parents, condition string) string {
+	where := "parent IN " + parents + " AND " + condition
+	return where + " AND child GLOBAL IN (SELECT child FROM bindings WHERE " + where + ")"
 }
 
 // LoadEvents returns the rows of the events with the given ids, in their newest

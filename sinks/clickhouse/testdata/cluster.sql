@@ -141,11 +141,13 @@ CREATE TABLE IF NOT EXISTS bindings_local ON CLUSTER 'main'
     record_index Int32,
     version      UInt64,
 
-    INDEX by_parent parent TYPE bloom_filter(0.001) GRANULARITY 1,
-    INDEX by_proof  proof  TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX by_proof proof TYPE bloom_filter(0.01) GRANULARITY 1,
+
+    PROJECTION by_parent (SELECT parent, relation, child, strength ORDER BY parent)
 )
 ENGINE = ReplicatedReplacingMergeTree(version)
-ORDER BY (child, relation, parent, strength, from);
+ORDER BY (child, relation, parent, strength, from)
+SETTINGS deduplicate_merge_projection_mode = 'rebuild';
 
 CREATE TABLE IF NOT EXISTS bindings ON CLUSTER 'main' AS bindings_local
 ENGINE = Distributed('main', currentDatabase(), bindings_local, cityHash64(child));
@@ -497,7 +499,7 @@ CREATE OR REPLACE VIEW keys_driven_by ON CLUSTER 'main' AS
 WITH RECURSIVE
     driven AS
     (
-        SELECT DISTINCT k AS key, '' AS parent, '' AS relation, '' AS strength, toUUID('00000000-0000-0000-0000-000000000000') AS proof, 0 AS distance, [k] AS path
+        SELECT DISTINCT k AS key, '' AS parent, '' AS relation, '' AS strength, 0 AS distance, [k] AS path
         FROM
         (
             SELECT {start:String} AS k
@@ -507,26 +509,32 @@ WITH RECURSIVE
             SELECT arrayJoin(arrayFilter(k -> match(k, '^(token|session):'), keys)) AS k FROM actions WHERE source_ip = {start:String} AND NOT match({start:String}, '^[a-z]+:[a-z0-9_.]+:.')
         )
         UNION ALL
-        SELECT b.child AS key, b.parent AS parent, b.relation AS relation, b.strength AS strength, b.proof AS proof, d.distance + 1 AS distance, arrayPushBack(d.path, b.child) AS path
+        SELECT b.child AS key, b.parent AS parent, b.relation AS relation, b.strength AS strength, d.distance + 1 AS distance, arrayPushBack(d.path, b.child) AS path
         FROM driven AS d
         INNER JOIN
         (
-            SELECT child, parent, toString(relation) AS relation, toString(strength) AS strength, proof
+            SELECT child, parent, toString(relation) AS relation, toString(strength) AS strength
             FROM bindings -- all versions of one say the same of who drives whom
             WHERE strength != 'weak' AND relation NOT IN ('granted', 'ended', 'revoked') AND parent GLOBAL IN (SELECT key FROM driven)
         ) AS b ON b.parent = d.key
         WHERE d.distance < 8 AND NOT has(d.path, b.child)
     )
-SELECT key, parent, relation, strength, proof, distance, path -- the nearest way to each key
-FROM driven
-ORDER BY distance, key, path
-LIMIT 1 BY key;
+SELECT nearest.key AS key, nearest.parent AS parent, nearest.relation AS relation, nearest.strength AS strength, proofs.proof AS proof, distance, path
+FROM (SELECT * FROM driven ORDER BY distance, key, path LIMIT 1 BY key) AS nearest -- the nearest way to each key
+LEFT JOIN
+(
+    SELECT child, parent, toString(relation) AS relation, toString(strength) AS strength, min(bindings.proof) AS proof
+    FROM bindings
+    WHERE child GLOBAL IN (SELECT key FROM driven)
+    GROUP BY child, parent, relation, strength
+) AS proofs ON proofs.child = nearest.key AND proofs.parent = nearest.parent AND proofs.relation = nearest.relation AND proofs.strength = nearest.strength
+ORDER BY distance, key, path;
 
 CREATE OR REPLACE VIEW blast_radius ON CLUSTER 'main' AS
 WITH RECURSIVE
     driven AS
     (
-        SELECT DISTINCT k AS key, '' AS parent, '' AS relation, '' AS strength, toUUID('00000000-0000-0000-0000-000000000000') AS proof, 0 AS distance, [k] AS path
+        SELECT DISTINCT k AS key, '' AS parent, '' AS relation, '' AS strength, 0 AS distance, [k] AS path
         FROM
         (
             SELECT {start:String} AS k
@@ -536,11 +544,11 @@ WITH RECURSIVE
             SELECT arrayJoin(arrayFilter(k -> match(k, '^(token|session):'), keys)) AS k FROM actions WHERE source_ip = {start:String} AND NOT match({start:String}, '^[a-z]+:[a-z0-9_.]+:.')
         )
         UNION ALL
-        SELECT b.child AS key, b.parent AS parent, b.relation AS relation, b.strength AS strength, b.proof AS proof, d.distance + 1 AS distance, arrayPushBack(d.path, b.child) AS path
+        SELECT b.child AS key, b.parent AS parent, b.relation AS relation, b.strength AS strength, d.distance + 1 AS distance, arrayPushBack(d.path, b.child) AS path
         FROM driven AS d
         INNER JOIN
         (
-            SELECT child, parent, toString(relation) AS relation, toString(strength) AS strength, proof
+            SELECT child, parent, toString(relation) AS relation, toString(strength) AS strength
             FROM bindings -- all versions of one say the same of who drives whom
             WHERE strength != 'weak' AND relation NOT IN ('granted', 'ended', 'revoked') AND parent GLOBAL IN (SELECT key FROM driven)
         ) AS b ON b.parent = d.key
