@@ -308,7 +308,7 @@ func (as *answers) matches(a *atom, number int, text string) bool {
 	return *kept&1 != 0
 }
 
-// plain returns the words of the atoms that are no slots', and of the slots'.
+// words returns the words of the atoms that are no slots', and of the slots'.
 func (f *facts) words() (atoms, there []uint64) {
 	return f.is[:f.program.atoms.words], f.is[thereWords : thereWords+f.program.trie.words()]
 }

@@ -348,7 +348,7 @@ func (w *walker) array(p int, n *node) int {
 // element reads the element number i at p for every child that wants it, and
 // at least once.
 func (w *walker) element(p int, n *node, i int, visit uint64) (end int) {
-	depth, start := w.depth, len(w.wanting)
+	text, depth, start := w.s, w.depth, len(w.wanting)
 	if n.all != nil {
 		w.wanting = append(w.wanting, n.all)
 	}
@@ -374,9 +374,9 @@ func (w *walker) element(p int, n *node, i int, visit uint64) (end int) {
 			return end
 		}
 		// What is wrong with the element itself comes before what is wrong for the one that wants it.
-		found := w.fault
-		if w.depth = depth; w.value(p) >= 0 {
-			w.fault = found
+		failed := w.cursor // perhaps in a string of it
+		if w.s, w.depth = text, depth; w.value(p) >= 0 {
+			w.cursor = failed
 		}
 		return -1
 	}

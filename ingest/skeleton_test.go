@@ -143,3 +143,19 @@ func TestSkeletonsOfStrings(t *testing.T) {
 		walks.check(t, doc)
 	}
 }
+
+// TestElementOfStrings finds what is wrong in a document that stands in a string
+// of an element, and what is wrong with the element before that.
+func TestElementOfStrings(t *testing.T) {
+	d := testDecoder(t, DecoderOptions{}, header+"tenant: '{list[k=v].inner~json.a}'\n")
+	const before = `{"match":1,"something":"else","list":[{"k":"v","inner":"{\"a\":1,\"a\":2}"`
+	for _, c := range []struct{ doc, want string }{
+		{before + `}]}`, "an object has a member twice, with different values (inside a string of JSON, counted from its start)"},
+		{before + `,]}`, "expected the name of a member"},
+	} {
+		out := decode(d, c.doc)
+		if len(out.Dead) != 1 || !strings.Contains(out.Dead[0].Error, c.want) {
+			t.Errorf("%s: %+v, want one that says %q", c.doc, out.Dead, c.want)
+		}
+	}
+}
