@@ -105,10 +105,10 @@ func (e *evaluator) hmac(secret string) string {
 
 // text evaluates a template; false if it gives nothing.
 func (e *evaluator) text(x *expr) (string, bool) {
-	switch {
-	case x.number == 0:
+	switch x.number {
+	case 0:
 		return e.evaluate(x)
-	case x.number == sureSlot:
+	case sureSlot:
 		return e.lookAt(&e.slots[x.slot])
 	}
 	m := e.memo(x)
