@@ -69,7 +69,7 @@ var mutants = []mutant{
 	{"weak bindings stand first", "state.go", "-cmp.Compare(a.strength, b.strength),", "cmp.Compare(a.strength, b.strength),"},
 	{"a weak step does not lower the grade", "walk.go", "p.strength = min(p.strength, e.strength)\n\tif p.chainKey", "p.strength = min(p.strength, max(e.strength, schemas.StrengthStated))\n\tif p.chainKey"},
 	{"the chain starts at the lowest key", "walk.go", "if p.chainKey == 0 && !w.s.at(child).kind.Principal() {", "if !w.s.at(child).kind.Principal() {"},
-	{"a revocation is ignored", "state.go", "s.learnEnd(n, &s.grow(n).revoked, b, told)", "s.learnEnd(n, new(int64), b, told)"},
+	{"a revocation is ignored", "state.go", "earliest(&s.grow(n).revoked, b.FromNanos)", "false"},
 	{"the first candidate is taken", "walk.go", "p.rooted, p.ambiguous = false, true", "return paths[0]"},
 	{"the first weak one is taken", "walk.go", "\tcase 0:\n\t\treturn path{start: n}\n\tcase 1:\n", "\tcase 0:\n\t\treturn path{start: n}\n\tdefault:\n"},
 	{"what begins at a use is sure", "walk.go", "return (e.from == 0 || when-w.slack >= e.from) &&", "return (e.from == 0 || when >= e.from) &&"},
