@@ -482,12 +482,18 @@ func TestNativeClientGoesAway(t *testing.T) {
 // awaitNone waits until no statement of that description runs.
 func awaitNone(t testing.TB, where string) {
 	t.Helper()
+	awaitRunning(t, where, "0")
+}
+
+func awaitRunning(t testing.TB, where, want string) {
+	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if mustQuery(t, "SELECT count() FROM system.processes WHERE "+where+" AND query NOT LIKE '%system.processes%'") == "0" {
+		n := mustQuery(t, "SELECT count() FROM system.processes WHERE "+where+" AND query NOT LIKE '%system.processes%'")
+		if n == want {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("still running: " + where)
+			t.Fatalf("%s statements are running, want %s: %s", n, want, where)
 		}
 	}
 }
@@ -627,6 +633,7 @@ func TestNativeClose(t *testing.T) {
 	server, address = start()
 	busy = helloRaw(t, address)
 	busy.query("SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 7 SETTINGS max_threads = 1")
+	awaitRunning(t, "query LIKE '%sipHash64(number) = 7%'", "1") // a connection that has not begun is idle
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := server.close(ctx); !errors.Is(err, context.DeadlineExceeded) {
