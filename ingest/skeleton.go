@@ -139,7 +139,7 @@ func (w *walker) follow(k *skeletons, p int) (end int, at int32, astray int) {
 		start := p
 		p += int(st.len)
 		high |= uint64(st.high)
-		if st.kind == stepString {
+		if st.kind == stepString { // read as str does, without a call
 			e := p
 			for e+8 <= len(s) {
 				x := load(s, e)

@@ -1,7 +1,7 @@
 -- chain_hours and key_hours: in which hours, and from which source, a chain or a key has rows. That is how the
 -- sort key of actions begins, so a question about one chain, token, session, workload or person reads the rows
--- of their hours and no others: over 20 million rows, a token and all that was done with it cost 40 ms of CPU so,
--- against 80 ms by the skip index alone (make bench-sql). They say where to look, not what is so: they remember
+-- of their hours and no others: over 20 million rows, a token and all that was done with it cost 32 ms of CPU so,
+-- against 56 ms by the skip index alone (make bench-sql). They say where to look, not what is so: they remember
 -- every version that a row ever had, so they may name an hour that a chain has left; they never lack one. key_hours
 -- has the keys of the action and those of its hops, the person at the root among them. Both cost 8 bytes a row of
 -- actions on disk. What is loaded past them (ATTACH PARTITION, a restored backup of actions alone) they have to

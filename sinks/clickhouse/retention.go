@@ -30,8 +30,9 @@ var expiries = []expiry{
 	{table: "bindings", after: "greatest(proof_time, until, expires)",
 		only:  "NOT match(child, '^(workload|human|service|agent|external):') AND NOT " + strings.ReplaceAll(longLived, "$", "child") + " OR until > '1970-01-01 00:00:01'",
 		extra: func(retention time.Duration) time.Duration { return max(retention, keptLonger) }},
-	{table: "chain_hours", after: "hour"},
-	{table: "key_hours", after: "hour"},
+	// Not before the last row of the hour goes: look-ups find rows by them.
+	{table: "chain_hours", after: "hour + toIntervalHour(1)"},
+	{table: "key_hours", after: "hour + toIntervalHour(1)"},
 	{table: "dead_letters", after: "ingested_at"},
 	{table: "skips", after: "written_at"},
 	{table: "item_counts", after: "written_at"},
