@@ -280,7 +280,7 @@ type facts struct {
 
 // answers remembers what regular expressions said of the texts that were asked
 // last: types of events, names, addresses, which come again and again. Of a text
-// and an expression only a hash is kept, of 63 bits, whose seeds nobody knows.
+// and an expression only a hash is kept, of 63 bits, whose seed nobody knows.
 type answers struct {
 	textHash
 	kept [answerSlots]uint64 // the hash; the lowest bit is the answer
@@ -297,7 +297,7 @@ func (as *answers) matches(a *atom, number int, text string) bool {
 	if len(text) > longestAnswer {
 		return a.matches(text)
 	}
-	hash := fold(as.hash(text), as.seeds[0]+uint64(number)) &^ 1
+	hash := (as.hash(text) ^ uint64(number)*0x9e3779b97f4a7c15) &^ 1 // the golden ratio, so that numbers differ in all bits
 	kept := &as.kept[hash>>1%answerSlots]
 	if *kept&^1 != hash {
 		*kept = hash

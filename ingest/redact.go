@@ -7,8 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"hash"
-	"math/bits"
-	"math/rand/v2"
+	"hash/maphash"
 	"strings"
 	"sync"
 
@@ -116,7 +115,7 @@ func (r *Redactor) appendHash(dst []byte, secret string) []byte {
 // cleanTexts remembers the texts without secrets that it saw last, of which
 // logs repeat the same few all the time: roles, user agents, actions. Looking
 // one up costs a tenth of looking into it. Of a text only its hash is kept, of
-// 63 bits and with seeds that nobody knows: that a secret has that of a clean
+// 63 bits and with a seed that nobody knows: that a secret has that of a clean
 // text can be left to chance.
 type cleanTexts struct {
 	textHash
@@ -125,35 +124,13 @@ type cleanTexts struct {
 
 const cleanSlots = 4096
 
-// textHash hashes texts with seeds that nobody knows. Texts are mostly of less
-// than 32 bytes, for which a call of hash/maphash takes longer than this.
-type textHash struct{ seeds [4]uint64 }
+// textHash hashes texts with a seed that nobody knows.
+type textHash struct{ seed maphash.Seed }
 
-func newTextHash() textHash {
-	return textHash{[4]uint64{rand.Uint64(), rand.Uint64(), rand.Uint64(), rand.Uint64()}}
-}
+func newTextHash() textHash { return textHash{maphash.MakeSeed()} }
 
-// hash is never zero. The length goes in last and by itself: it is known how
-// texts of different lengths differ in the bytes that both halves of them share.
-func (t *textHash) hash(s string) uint64 {
-	h := t.seeds[0]
-	if len(s) < 16 {
-		first, last := endsOf(s, 0, len(s))
-		h = fold(first^t.seeds[1], last^h)
-	} else {
-		for p := 0; p+16 < len(s); p += 16 {
-			h = fold(load(s, p)^t.seeds[1], load(s, p+8)^h)
-		}
-		h = fold(load(s, len(s)-16)^t.seeds[1], load(s, len(s)-8)^h)
-	}
-	return fold(h^t.seeds[2], t.seeds[3]+uint64(len(s))) | 1
-}
-
-// fold mixes two words: both halves of their product.
-func fold(a, b uint64) uint64 {
-	hi, lo := bits.Mul64(a, b)
-	return hi ^ lo
-}
+// hash is never zero.
+func (t *textHash) hash(s string) uint64 { return maphash.String(t.seed, s) | 1 }
 
 // has reports whether the text of that hash is known to be clean.
 func (c *cleanTexts) has(hash uint64) bool { return c.hashes[hash>>1%cleanSlots] == hash }
