@@ -255,6 +255,31 @@ func (c *child) await(text string, limit time.Duration) {
 	}
 }
 
+// awaitRestored waits until the rows of so many partitions have come back.
+func (c *child) awaitRestored(partitions int, limit time.Duration) {
+	c.lab.t.Helper()
+	for deadline := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		back := 0
+		for line := range strings.Lines(c.text()) {
+			var said struct {
+				Msg        string `json:"msg"`
+				Partitions int    `json:"partitions"`
+			}
+			if json.Unmarshal([]byte(line), &said) == nil && said.Msg == "partitions restored" {
+				back += said.Partitions
+			}
+		}
+		switch {
+		case back >= partitions:
+			return
+		case !c.alive():
+			c.lab.t.Fatalf("catena ended (%v) when the rows of %d of %d partitions were back:\n%s", c.err, back, partitions, tail(c.text()))
+		case time.Now().After(deadline):
+			c.lab.t.Fatalf("after %v the rows of %d of %d partitions are back:\n%s", limit, back, partitions, tail(c.text()))
+		}
+	}
+}
+
 func (c *child) signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) }
 
 // kill is kill -9. The process is gone when it returns, though what it printed

@@ -282,6 +282,7 @@ type feed struct {
 	world   []int // of each record
 	origin  []int // its event there
 	next    []int64
+	known   map[string]schemas.Binding // what the undisturbed run learned, by edge
 }
 
 // The topic of the records.
@@ -347,10 +348,11 @@ func (f *feed) stitcher(t *testing.T) *stitcher {
 	return &st
 }
 
-// rows are the final rows of one undisturbed run.
+// rows are the final rows of one undisturbed run, which also tells what is known.
 func (f *feed) rows(t *testing.T) map[schemas.ID]*schemas.Action {
 	t.Helper()
 	st, final := f.stitcher(t), map[schemas.ID]*schemas.Action{}
+	f.known = map[string]schemas.Binding{}
 	for part := range slices.Chunk(f.records, 1000) {
 		var batch sinks.Batch
 		if err := st.decode(part); err != nil {
@@ -363,6 +365,14 @@ func (f *feed) rows(t *testing.T) map[schemas.ID]*schemas.Action {
 		for _, a := range batch.Actions {
 			final[a.ID] = a
 		}
+		for _, b := range batch.Bindings {
+			f.known[edgeOf(&b)] = b
+		}
 	}
 	return final
+}
+
+// edgeOf is what makes a binding one row of its table.
+func edgeOf(b *schemas.Binding) string {
+	return fmt.Sprintf("%v %v %v %v from %d", b.Child, b.Relation, b.Parent, b.Strength, b.FromNanos)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -334,12 +335,43 @@ func (c *crashing) finish(limit time.Duration) error {
 	c.t.Helper()
 	c.send(len(c.records))
 	last := c.run()
-	last.await("partitions assigned", time.Minute)
+	last.awaitRestored(c.partitions, time.Minute)
 	if err := c.awaitAll(int64(len(c.records)), limit, last); err != nil {
 		return err
 	}
 	last.terminate()
 	return nil
+}
+
+// forgotten holds the table of bindings against what the undisturbed run knew:
+// who drives whom, by which proof.
+func (c *crashing) forgotten() (faults []string) {
+	c.t.Helper()
+	missing, differ := maps.Clone(c.known), 0
+	maps.DeleteFunc(missing, func(_ string, b schemas.Binding) bool { return b.Parent.IsZero() }) // of ends the earliest counts, which rows show
+	all := len(missing)
+	err := c.store.LoadBindings(c.t.Context(), -1<<62, nil, func(b *schemas.Binding) error {
+		want, ok := c.known[edgeOf(b)]
+		delete(missing, edgeOf(b))
+		if want.Version, want.Evidence = b.Version, b.Evidence; ok && want != *b {
+			if differ++; differ <= 3 {
+				faults = append(faults, fmt.Sprintf("the binding\n  %+v is undisturbed\n  %+v", *b, want))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for edge := range missing {
+		if len(faults) < 6 {
+			faults = append(faults, "nobody knows any more that "+edge)
+		}
+	}
+	if len(missing)+differ > 0 {
+		faults = append(faults, fmt.Sprintf("of %d bindings %d are missing, %d differ", all, len(missing), differ))
+	}
+	return faults
 }
 
 func (c *crashing) report() {
@@ -356,7 +388,7 @@ func (c *crashing) report() {
 // no offset is missing.
 func (c *crashing) check() {
 	c.t.Helper()
-	for _, fault := range c.difference(c.want) {
+	for _, fault := range append(c.difference(c.want), c.forgotten()...) {
 		c.t.Error(fault)
 	}
 	if out, code := c.tryCatena("verify"); code != exitOK {
