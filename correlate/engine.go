@@ -299,10 +299,11 @@ func (e *Engine) own(ev *schemas.Event, b *schemas.Binding) {
 }
 
 // Restore takes back what earlier runs wrote: bindings first, then the rows
-// that may still be improved. Rows that now come out better are appended to
-// out. It does not retain the arguments' slices.
+// that may still be improved, in pieces if everything that they may rest on is
+// known. Rows that now come out better are appended to out. It does not retain
+// the arguments' slices.
 func (e *Engine) Restore(out *Output, bindings []schemas.Binding, actions []*schemas.Action) {
-	e.takeBack(out, bindings, actions, false)
+	e.takeBack(out, bindings, actions, fromTables)
 	e.settle(out)
 	e.shrink()
 	e.ask(out)
@@ -311,7 +312,7 @@ func (e *Engine) Restore(out *Output, bindings []schemas.Binding, actions []*sch
 // Learn takes in what another engine, which has other partitions, said in its
 // Output. It may come in any order, late, and more than once.
 func (e *Engine) Learn(out *Output, bindings []schemas.Binding, shared []*schemas.Action) {
-	e.takeBack(out, bindings, shared, false)
+	e.takeBack(out, bindings, shared, fromOthers)
 	e.finish(out)
 }
 
@@ -341,23 +342,34 @@ func (e *Engine) Found(out *Output, keys []schemas.Key, bindings []schemas.Bindi
 		e.wake(n)
 		answered = append(answered, n)
 	}
-	e.takeBack(out, bindings, actions, true)
+	e.takeBack(out, bindings, actions, fromLookup)
 	for _, n := range answered {
 		e.state.unref(n)
 	}
 	e.finish(out)
 }
 
-// takeBack learns bindings that stand in the tables, and lets actions wait
-// again that stand there. Those of partitions that are not ours are heard and
-// never written.
-func (e *Engine) takeBack(out *Output, bindings []schemas.Binding, actions []*schemas.Action, recalled bool) {
+// origin is where bindings and actions come from that no event of ours brings.
+type origin int
+
+const (
+	fromTables origin = iota
+	fromLookup        // the tables, when asked for keys
+	fromOthers        // another engine, which may have written more of them since
+)
+
+// takeBack learns bindings that stand in the tables or that others know, and
+// lets actions wait again. Those of partitions that are not ours are heard and
+// never written, and so are those that another engine tells of partitions that
+// have become ours: what stands in the tables may say more.
+func (e *Engine) takeBack(out *Output, bindings []schemas.Binding, actions []*schemas.Action, from origin) {
 	for i := range bindings {
 		e.bind(out, &bindings[i], true)
 	}
 	for _, a := range actions {
+		ours := from != fromOthers && e.mine(&a.Evidence)
 		if i, ok := e.rows.byID[a.ID]; ok {
-			if r := e.rows.at(i); r.bits&rowShadow != 0 && e.mine(&a.Evidence) { // its partition has become ours
+			if r := e.rows.at(i); r.bits&rowShadow != 0 && ours { // its partition has become ours
 				r.act, r.revision, r.written = a, uint32(a.Version&schemas.MaxRevision), a.Grade
 				r.part = e.state.part(a.Evidence.Topic, a.Evidence.Partition)
 				r.bits = r.bits&^rowShadow | rowRestored | rowQuiet
@@ -366,12 +378,12 @@ func (e *Engine) takeBack(out *Output, bindings []schemas.Binding, actions []*sc
 			continue
 		}
 		i := e.admit(a, uint32(a.Version&schemas.MaxRevision))
-		if recalled { // it has to wait for what else is being looked up for it
+		if from == fromLookup { // it has to wait for what else is being looked up for it
 			e.rows.postpone(i, e.water.newest())
 		}
 		r := e.rows.at(i)
 		r.bits |= rowRestored | rowQuiet
-		if !e.mine(&a.Evidence) {
+		if !ours {
 			r.bits |= rowShadow
 		}
 	}

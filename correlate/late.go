@@ -82,7 +82,7 @@ func (e *Engine) Remember(out *Output, actions []*schemas.Action) {
 			}
 		}
 	}
-	e.takeBack(out, nil, actions, true)
+	e.takeBack(out, nil, actions, fromLookup)
 	e.settle(out)
 	e.ask(out)
 }

@@ -137,10 +137,14 @@ func (c *cluster) post(m *member) {
 	c.say(m)
 }
 
-// move gives a partition to somebody else, or starts its owner anew.
+// move gives a partition to somebody else, or starts its owner anew. In half of
+// the moves the last records are read once more, as after a crash.
 func (c *cluster) move(at place) {
 	c.owner += 1000
 	old := c.owners[at]
+	if c.rng.IntN(2) == 0 {
+		c.done[at] -= c.rng.IntN(min(8, c.done[at]) + 1)
+	}
 	if c.rng.IntN(2) == 0 { // a restart: letters that were on their way come from the topic again
 		mail := c.members[old].mail
 		c.begin(old)
@@ -152,9 +156,17 @@ func (c *cluster) move(at place) {
 	c.members[old].engine.Unassign(at.topic, at.index)
 	m := c.members[next]
 	m.engine.Assign(at.topic, at.index, c.owner)
+	for len(m.mail) > 0 && c.fail == "" { // it reads on only when it has heard all that its last owner said
+		c.post(m)
+	}
 	rows := slices.DeleteFunc(c.tab.load(), func(a *schemas.Action) bool {
 		return a.Evidence.Topic != at.topic || a.Evidence.Partition != at.index
 	})
-	m.engine.Restore(&c.out, c.tab.loadBindings(), rows)
-	c.say(m)
+	c.rng.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
+	for len(rows) > 0 && c.fail == "" {
+		n := 1 + c.rng.IntN(len(rows))
+		m.engine.Restore(&c.out, nil, rows[:n:n])
+		c.say(m)
+		rows = rows[n:]
+	}
 }

@@ -59,6 +59,7 @@ var mutants = []mutant{
 	{"first use is the last heard of", "state.go", "if nanos > old.nanos || nanos == old.nanos && compareIDs(event, old.event) >= 0 {", "if nanos < old.nanos {"},
 	{"an end is the latest told", "merge.go", "if *at != 0 && *at <= nanos {", "if *at != 0 && *at >= nanos {"},
 	{"others are not told of tool calls", "engine.go", "case schemas.ClassToolCall, schemas.ClassDecision:", "case schemas.ClassDecision:"},
+	{"what others tell of our partitions is ours", "engine.go", "ours := from != fromOthers && e.mine(&a.Evidence)", "ours := e.mine(&a.Evidence)"},
 	{"what others rest on leaves with its partition", "engine.go", "e.cfg.Share && e.concernsOthers(r)", "false && e.concernsOthers(r)"},
 	{"others are not told of decisions", "engine.go", "case schemas.ClassToolCall, schemas.ClassDecision:", "case schemas.ClassToolCall:"},
 
