@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"math/bits"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -18,6 +19,7 @@ type dfa struct {
 	first bool     // and every match begins with it
 	next  []uint16 // a row for each state, which is the row's place; by character
 	atEnd []bool   // by state, counted: whether a text that ends there matches
+	leave []byte   // by state: the one character above a blank by which it is left, or a blank for none; zero for several
 }
 
 // The states that need no table of their own.
@@ -83,8 +85,23 @@ func (d *dfa) build(prog *syntax.Prog) bool {
 			}
 			d.next = append(d.next, s)
 		}
+		d.leave = append(d.leave, leaving(d.next[i*dfaRow:], uint16(i*dfaRow)))
 	}
 	return true
+}
+
+// leaving looks in the row of a state for how it is left.
+func leaving(row []uint16, state uint16) (by byte) {
+	by = ' '
+	for c := byte(' ' + 1); c < dfaRow; c++ {
+		if row[c] != state {
+			if by != ' ' {
+				return 0
+			}
+			by = c
+		}
+	}
+	return by
 }
 
 // needed is the longest text that stands in whatever matches, as far as that is
@@ -217,14 +234,38 @@ func (d *dfa) match(s string) (matches, ok bool) {
 		return false, false
 	}
 	next, state := d.next, 0
-	for i := range len(s) {
+	for i := 0; i < len(s); i++ {
 		c := s[i]
 		if c >= utf8.RuneSelf {
 			return false, false
 		}
+		before := state
 		if state = int(next[state+int(c)]); state >= dfaDead {
 			return state == dfaMatched, true
 		}
+		if state == before { // perhaps for long
+			i = d.stay(s, i, state)
+		}
 	}
 	return d.atEnd[state/dfaRow], true
+}
+
+// stay goes on while eight bytes do not lead out of a state, and returns the last
+// of them.
+func (d *dfa) stay(s string, i, state int) int {
+	leave := uint64(d.leave[state/dfaRow])
+	if leave == 0 {
+		return i
+	}
+	leave *= eachByte
+	for i+9 <= len(s) {
+		x := load(s, i+1)
+		other := x ^ leave
+		// As in special: bytes up to the blank, the one by which it is left, and what is not ASCII.
+		if found := ((x-0x21*eachByte)&^x | (other-eachByte)&^other | x) & highBits; found != 0 {
+			return i + bits.TrailingZeros64(found)>>3
+		}
+		i += 8
+	}
+	return i
 }
