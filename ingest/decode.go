@@ -84,6 +84,7 @@ type Decoder struct {
 	hint     handed          // what a list hands down to its items
 	id       schemas.IDParts // scratch
 	otlp     otlpWriter
+	spare    *otlpJSON
 	trace    *tracer // of Recognise; usually nil
 	clauses  *clauseProgram
 }

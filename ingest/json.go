@@ -276,6 +276,12 @@ func (c *cursor) nested(p int) int {
 		case name:
 			return c.bad(p, "expected the name of a member")
 		case b == '{' || b == '[':
+			if c.outline != nil {
+				if e := c.attribute(p); e > 0 {
+					p = e
+					break
+				}
+			}
 			if c.depth >= c.maxDepth {
 				return c.fail(schemas.DeadTooDeep, p, "nested deeper than the limit")
 			}

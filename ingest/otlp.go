@@ -62,8 +62,20 @@ func (d *Decoder) flat(doc string, level int) {
 
 // openSpans decodes the array of ResourceSpans in an OTLP JSON document.
 func (d *Decoder) openSpans(c content) {
-	j := otlpJSON{d: d, level: c.level, array1: "resourceSpans", resources: otlpResourceSpans, scopes: otlpScopeSpans, record: (*otlpJSON).span}
-	j.all(c.text)
+	d.openOTLP(otlpJSON{level: c.level, array1: "resourceSpans", resources: otlpResourceSpans, scopes: otlpScopeSpans, record: (*otlpJSON).span}, c.text)
+}
+
+// openOTLP decodes an array of resources with their records. Its reader is used
+// again for the next; the body of a log may hold OTLP, too, and needs another.
+func (d *Decoder) openOTLP(reader otlpJSON, array string) {
+	j := d.spare
+	if d.spare = nil; j == nil {
+		j = new(otlpJSON)
+	}
+	*j = reader
+	j.d = d
+	j.all(array)
+	d.spare = j
 }
 
 // otlpJSON reads OTLP JSON whose structure was checked before. Spans and logs
@@ -95,7 +107,7 @@ func (j *otlpJSON) all(array string) {
 	}
 }
 
-// The members that are read, by object.
+// The members that are read, by object, in the order in which exporters write them.
 var (
 	otlpResourceSpans = newTextTable("resource", "scopeSpans")
 	otlpResourceLogs  = newTextTable("resource", "scopeLogs")
@@ -103,14 +115,14 @@ var (
 	otlpScopeLogs     = newTextTable("scope", "logRecords")
 	otlpScope         = newTextTable("name", "version")
 	otlpAttributes    = newTextTable("attributes")
-	otlpSpan          = newTextTable("traceId", "spanId", "parentSpanId", "name", "kind", "startTimeUnixNano", "endTimeUnixNano", "status", "attributes", "links")
+	otlpSpan          = newTextTable("traceId", "spanId", "parentSpanId", "name", "kind", "startTimeUnixNano", "endTimeUnixNano", "attributes", "links", "status")
 	otlpStatus        = newTextTable("code", "message")
 	otlpLink          = newTextTable("traceId", "spanId")
 	otlpKeyValue      = newTextTable("key", "value")
 	otlpAny           = newTextTable("stringValue", "boolValue", "intValue", "doubleValue", "bytesValue", "arrayValue", "kvlistValue")
 	otlpValues        = newTextTable("values")
 	otlpString        = newTextTable("stringValue")
-	otlpLog           = newTextTable("traceId", "spanId", "timeUnixNano", "observedTimeUnixNano", "severityText", "severityNumber", "eventName", "body", "attributes")
+	otlpLog           = newTextTable("timeUnixNano", "observedTimeUnixNano", "severityNumber", "severityText", "body", "attributes", "traceId", "spanId", "eventName")
 )
 
 // find looks up members of an object; ok is false if one of them stands there
@@ -123,25 +135,40 @@ func (j *otlpJSON) find(at where, names *textTable, found []where) (ok bool) {
 	ok = true
 	next := at.number + 1
 	p := j.blanks(at.start + 1)
+	last := -1
 	for p < len(j.s) && j.s[p] == '"' {
-		e := j.str(p + 1)
+		i, e := j.member(p+1, names, last+1)
 		if e < 0 {
 			break
 		}
-		i := names.find(j.s, p+1, e)
 		var v where
 		if v, next = j.from(j.afterName(e), next); v.end < 0 {
 			break
 		}
 		if i >= 0 {
 			ok = ok && !found[i].ok()
-			found[i] = v
+			found[i], last = v, i
 		}
 		if p = j.blanks(v.end); p < len(j.s) && j.s[p] == ',' {
 			p = j.blanks(p + 1)
 		}
 	}
 	return ok
+}
+
+// member looks up the name at p, which probably is that of a certain number, and
+// returns where it ends; the number is -1 if nobody wants it.
+func (j *otlpJSON) member(p int, names *textTable, probably int) (number, end int) {
+	if probably < len(names.entries) {
+		name := names.entries[probably].text
+		if end = p + len(name); end < len(j.s) && j.s[end] == '"' && j.s[p:end] == name {
+			return probably, end
+		}
+	}
+	if end = j.str(p); end < 0 {
+		return -1, -1
+	}
+	return names.find(j.s, p, end), end
 }
 
 // array calls f with the elements of an array, if it is one.
@@ -215,7 +242,7 @@ func (j *otlpJSON) span(at where) {
 		return
 	}
 	var status [2]where
-	if f[7].ok() && !j.find(f[7], otlpStatus, status[:]) {
+	if f[9].ok() && !j.find(f[9], otlpStatus, status[:]) {
 		j.refuse(at)
 		return
 	}
@@ -232,12 +259,12 @@ func (j *otlpJSON) span(at where) {
 	b = word(b, "status", statusWord(j.enum(status[0], "STATUS_CODE_", statusWord, 3)))
 	b = j.text(b, "statusMessage", status[1])
 	b = append(b, `,"attributes":{`...)
-	b = j.attributes(b, f[8])
+	b = j.attributes(b, f[7])
 	b = append(b, `},"resource":`...)
 	b = append(b, j.memory.resource...)
 	b = append(b, `,"scope":`...)
 	b = append(b, j.memory.scope...)
-	b = j.links(b, f[9])
+	b = j.links(b, f[8])
 	arena.buf = append(b, '}')
 	j.d.flat(arena.since(begin), maxLevels)
 }
@@ -299,7 +326,7 @@ func (j *otlpJSON) nanos(b []byte, key string, at where) []byte {
 	if !ok && at.ok() {
 		s = j.s[at.start:at.end]
 	}
-	if s == "" || s == "0" || strings.Trim(s, "0123456789") != "" {
+	if _, ok := digitsOf(s); !ok || s == "" || s == "0" {
 		return b
 	}
 	return word(b, key, s)
@@ -352,7 +379,7 @@ func (j *otlpJSON) links(b []byte, at where) []byte {
 // attributes appends an array of KeyValue as members.
 func (j *otlpJSON) attributes(b []byte, at where) []byte {
 	j.array(at, func(v where) bool {
-		if key, text, ok := j.plainAttribute(v); ok {
+		if key, text, ok := j.attribute(v); ok {
 			b = append(name(b, key), text...)
 			return true
 		}
@@ -367,28 +394,6 @@ func (j *otlpJSON) attributes(b []byte, at where) []byte {
 		return true
 	})
 	return b
-}
-
-// plainAttribute reads {"key":"…","value":{"stringValue":"…"}}, which is how
-// most attributes are written, to the letter: the key's inside, and the text
-// with its quotes.
-func (j *otlpJSON) plainAttribute(at where) (key, text string, ok bool) {
-	const before, between, after = `{"key":"`, `"value":{"stringValue":"`, `}}`
-	s := j.s[:at.end]
-	if !strings.HasPrefix(s[at.start:], before) {
-		return "", "", false
-	}
-	p := at.start + len(before)
-	e := j.str(p)
-	if e < 0 || !strings.HasPrefix(s[e+1:], ","+between) {
-		return "", "", false
-	}
-	v := e + 1 + len(between)
-	end := j.str(v + 1)
-	if end < 0 || s[end+1:] != after {
-		return "", "", false
-	}
-	return s[p:e], s[v : end+1], true
 }
 
 // any appends an AnyValue.

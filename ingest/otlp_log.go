@@ -34,8 +34,7 @@ func severityWord(n uint64) string {
 
 // openLogs decodes the array of ResourceLogs in an OTLP JSON document.
 func (d *Decoder) openLogs(c content) {
-	j := otlpJSON{d: d, level: c.level, array1: "resourceLogs", resources: otlpResourceLogs, scopes: otlpScopeLogs, record: (*otlpJSON).log}
-	j.all(c.text)
+	d.openOTLP(otlpJSON{level: c.level, array1: "resourceLogs", resources: otlpResourceLogs, scopes: otlpScopeLogs, record: (*otlpJSON).log}, c.text)
 }
 
 // log writes the flat document of a log record and decodes it.
@@ -48,24 +47,27 @@ func (j *otlpJSON) log(at where) {
 	arena := j.d.eval.arena
 	begin := len(arena.buf)
 	b := append(arena.buf, `{"otlp":"log"`...)
-	b = j.id(b, "traceId", f[0])
-	b = j.id(b, "spanId", f[1])
-	b = j.nanos(b, "time", f[2])
-	b = j.nanos(b, "observedTime", f[3])
-	if s, ok := j.inside(f[4]); ok && s != "" {
+	b = j.id(b, "traceId", f[6])
+	b = j.id(b, "spanId", f[7])
+	b = j.nanos(b, "time", f[0])
+	b = j.nanos(b, "observedTime", f[1])
+	if s, ok := j.inside(f[3]); ok && s != "" {
 		b = word(b, "severity", s)
-	} else if s := severityWord(j.severity(f[5])); s != "" {
+	} else if s := severityWord(j.severity(f[2])); s != "" {
 		b = word(b, "severity", s)
 	}
-	if s, ok := j.inside(f[6]); !ok || s == "" {
-		f[6] = j.attribute(f[8], attributeEventName)
+	event, _ := j.inside(f[8])
+	if event == "" {
+		event = j.textOf(f[5], attributeEventName)
 	}
-	b = j.text(b, "eventName", f[6])
-	if f[7].ok() {
-		b = j.any(name(b, "body"), f[7])
+	if event != "" {
+		b = word(b, "eventName", event)
+	}
+	if f[4].ok() {
+		b = j.any(name(b, "body"), f[4])
 	}
 	b = append(b, `,"attributes":{`...)
-	b = j.attributes(b, f[8])
+	b = j.attributes(b, f[5])
 	b = append(b, `},"resource":`...)
 	b = append(b, j.memory.resource...)
 	b = append(b, `,"scope":`...)
@@ -97,9 +99,15 @@ func (j *otlpJSON) severity(at where) uint64 {
 	return 0
 }
 
-// attribute is where the text of an attribute stands.
-func (j *otlpJSON) attribute(list where, key string) (found where) {
+// textOf is the text of an attribute, as it stands; empty if it has none.
+func (j *otlpJSON) textOf(list where, key string) (found string) {
 	j.array(list, func(at where) bool {
+		if k, text, ok := j.attribute(at); ok {
+			if k == key {
+				found = text[1 : len(text)-1]
+			}
+			return k != key
+		}
 		var f [2]where
 		var v [1]where
 		if !j.find(at, otlpKeyValue, f[:]) {
@@ -108,7 +116,7 @@ func (j *otlpJSON) attribute(list where, key string) (found where) {
 		if k, ok := j.inside(f[0]); !ok || k != key || !f[1].ok() || !j.find(f[1], otlpString, v[:]) {
 			return true
 		}
-		found = v[0]
+		found, _ = j.inside(v[0])
 		return false
 	})
 	return found

@@ -1,6 +1,9 @@
 package ingest
 
-import "unsafe"
+import (
+	"strings"
+	"unsafe"
+)
 
 // outline knows where the objects and arrays of a text end, so that whoever
 // goes through them level by level need not read again what is inside. They are
@@ -15,6 +18,9 @@ type outline struct {
 type ending struct {
 	at   int // behind the closing bracket
 	next int // number of the first one that begins behind it
+	// Of an attribute that is plain text, see [cursor.attribute]: where its key and
+	// its text end; zero of all else.
+	key, text int
 }
 
 // of takes down the array or object at p while a cursor reads it.
@@ -35,8 +41,45 @@ func (o *outline) begin() {
 
 func (o *outline) end(p int) {
 	last := len(o.open) - 1
-	o.ends[o.open[last]] = ending{p - o.from, len(o.ends)}
+	o.ends[o.open[last]] = ending{at: p - o.from, next: len(o.ends)}
 	o.open = o.open[:last]
+}
+
+// attribute reads an attribute of OTLP that is plain text and written as most are,
+// {"key":"…","value":{"stringValue":"…"}}, to the letter; zero if none begins at p.
+func (c *cursor) attribute(p int) (end int) {
+	s := c.s
+	if !strings.HasPrefix(s[p:], attributeStart) || c.depth+2 > c.maxDepth {
+		return 0
+	}
+	key := c.str(p + len(attributeStart))
+	if key < 0 || !strings.HasPrefix(s[key:], attributeMiddle) {
+		return 0
+	}
+	text := c.str(key + len(attributeMiddle))
+	if text < 0 || !strings.HasPrefix(s[text:], attributeEnd) {
+		return 0
+	}
+	o := c.outline
+	end, next := text+len(attributeEnd), len(o.ends)+2
+	o.ends = append(o.ends, ending{end - o.from, next, key - o.from, text - o.from}, ending{at: end - 1 - o.from, next: next})
+	return end
+}
+
+const (
+	attributeStart  = `{"key":"`
+	attributeMiddle = `","value":{"stringValue":"`
+	attributeEnd    = `"}}`
+)
+
+// attribute returns an attribute that is plain text: the key's inside, and the
+// text with its quotes.
+func (o *outlined) attribute(at where) (key, text string, ok bool) {
+	x := &o.ends[at.number]
+	if x.text == 0 || o.s[at.start] != '{' {
+		return "", "", false
+	}
+	return o.s[at.start+len(attributeStart) : x.key], o.s[x.key+len(attributeMiddle)-1 : x.text+1], true
 }
 
 // tells reports whether it is that of this very text.
