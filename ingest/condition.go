@@ -330,13 +330,17 @@ func (f *facts) learn(p *program, e *evaluator) {
 	for word, asked := range p.atoms.slots {
 		for m := there[word] & asked; m != 0; m &= m - 1 {
 			slot := int32(word*64 + bits.TrailingZeros64(m))
-			v, _ := e.present(slot)
+			x := &e.slots[slot]
+			v := x.text
+			if x.starred || x.escaped {
+				v, _ = e.madeText(x)
+			}
 			s := &p.atoms.bySlot[slot]
 			if len(s.equal) > 0 {
 				if i := s.texts.find(v, 0, len(v)); i >= 0 {
 					found := &s.equal[i]
 					is[found.word] |= found.mask
-					if x := &e.slots[slot]; found.clean && !x.starred {
+					if found.clean && !x.starred {
 						x.look = cleaned
 					}
 					if i < len(s.more) {

@@ -35,11 +35,18 @@ func endsOf(s string, p, e int) (first, last uint64) {
 		return load(s, p), load(s, e-8)
 	case p+8 <= len(s):
 		return load(s, p) & (1<<(8*n) - 1), 0
+	case n >= 4: // two looks that overlap
+		return load4(s, p) | load4(s, e-4)<<(8*(n-4)), 0
+	case n > 0:
+		return uint64(s[p]) | uint64(s[p+int(n/2)])<<(8*(n/2)) | uint64(s[e-1])<<(8*(n-1)), 0
 	}
-	for i := e - 1; i >= p; i-- {
-		first = first<<8 | uint64(s[i])
-	}
-	return first, 0
+	return 0, 0
+}
+
+// load4 reads four bytes of a string.
+func load4(s string, p int) uint64 {
+	s = s[p : p+4]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24
 }
 
 // place is where the search for a text of these ends begins.
