@@ -67,7 +67,7 @@ type slotAtoms struct {
 	equal    []textAtoms  // of each text
 	more     [][]wordBits // what does not fit there; nil if all does
 	affixes  []affix
-	contains []int32
+	contains []container
 }
 
 // textAtoms are the atoms that hold for a text. One that stands in a source and
@@ -83,6 +83,12 @@ type affix struct {
 	suffix    bool
 	atom      wordBits
 	text      string
+}
+
+// container is a text that others contain.
+type container struct {
+	needle
+	atom wordBits
 }
 
 func newAffix(text string, suffix bool, atom int32) affix {
@@ -178,7 +184,7 @@ func (as *atoms) finish(slots []slotInfo) {
 				s.compare(t, int32(i))
 			}
 		case sources.Contains:
-			s.contains = append(s.contains, int32(i))
+			s.contains = append(s.contains, container{newNeedle(a.texts[0]), wordBits{int32(i) / 64, 1 << (i % 64)}})
 		default:
 			s.affixes = append(s.affixes, newAffix(a.texts[0], a.op == sources.Suffix, int32(i)))
 		}
@@ -358,9 +364,9 @@ func (f *facts) learn(p *program, e *evaluator) {
 					}
 				}
 			}
-			for _, a := range s.contains {
-				if strings.Contains(v, p.atoms.list[a].texts[0]) {
-					is[a/64] |= 1 << (a % 64)
+			for j := range s.contains {
+				if x := &s.contains[j]; x.index(v) >= 0 {
+					is[x.atom.word] |= x.atom.mask
 				}
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -15,7 +14,7 @@ import (
 // whose table would be large, or that asks for word boundaries, has none; but
 // that a text it needs is missing can be told of it, too.
 type dfa struct {
-	needs string   // stands in every text that matches; a quick way to say no
+	needs needle   // stands in every text that matches; a quick way to say no
 	first bool     // and every match begins with it
 	next  []uint16 // a row for each state, which is the row's place; by character
 	atEnd []bool   // by state, counted: whether a text that ends there matches
@@ -45,8 +44,8 @@ func compileDFA(re *regexp.Regexp) *dfa {
 	if err != nil {
 		return &dfa{}
 	}
-	d := &dfa{needs: needed(parsed)}
-	d.first = d.needs != "" && needed(leading(parsed)) == d.needs
+	d := &dfa{needs: newNeedle(needed(parsed))}
+	d.first = d.needs.text != "" && needed(leading(parsed)) == d.needs.text
 	prog, err := syntax.Compile(parsed.Simplify())
 	if err != nil || len(prog.Inst) > maxDFAProg {
 		return d
@@ -221,8 +220,8 @@ func (b *dfaBuilder) step(set []uint32, c rune) (uint16, bool) {
 
 // match reports whether the text matches; ok is false if the table cannot tell.
 func (d *dfa) match(s string) (matches, ok bool) {
-	if d.needs != "" {
-		at := strings.Index(s, d.needs)
+	if d.needs.text != "" {
+		at := d.needs.index(s)
 		if at < 0 {
 			return false, true
 		}

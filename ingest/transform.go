@@ -37,17 +37,18 @@ func compileTransform(t sources.Transform) (transformFunc, error) {
 	case "trim_suffix":
 		return func(_ *evaluator, s string) string { return strings.TrimSuffix(s, a) }, nil
 	case "before":
-		return cutAt(a, strings.Index, true), nil
+		return cutAt(a, (*needle).index, true), nil
 	case "after":
-		return cutAt(a, strings.Index, false), nil
+		return cutAt(a, (*needle).index, false), nil
 	case "before_last":
-		return cutAt(a, strings.LastIndex, true), nil
+		return cutAt(a, (*needle).lastIndex, true), nil
 	case "after_last":
-		return cutAt(a, strings.LastIndex, false), nil
+		return cutAt(a, (*needle).lastIndex, false), nil
 	case "has_prefix":
 		return keepIf(func(s string) bool { return strings.HasPrefix(s, a) }), nil
 	case "contains":
-		return keepIf(func(s string) bool { return strings.Contains(s, a) }), nil
+		n := newNeedle(a)
+		return keepIf(func(s string) bool { return n.index(s) >= 0 }), nil
 	case "private_ip":
 		return keepIf(privateIP), nil
 	case "replace":
@@ -81,9 +82,10 @@ func compileTransform(t sources.Transform) (transformFunc, error) {
 }
 
 // cutAt gives the part before or after a separator; nothing where there is none.
-func cutAt(sep string, index func(s, sep string) int, before bool) transformFunc {
+func cutAt(sep string, index func(n *needle, s string) int, before bool) transformFunc {
+	n := newNeedle(sep)
 	return func(_ *evaluator, s string) string {
-		switch i := index(s, sep); {
+		switch i := index(&n, s); {
 		case i < 0:
 			return ""
 		case before:
@@ -161,12 +163,18 @@ func replace(e *evaluator, s, from, to string) string {
 }
 
 func firstWord(_ *evaluator, s string) string {
-	s = strings.TrimLeft(s, " \t\r\n")
-	if i := strings.IndexAny(s, " \t\r\n"); i >= 0 {
-		s = s[:i]
+	start := 0
+	for start < len(s) && blank(s[start]) {
+		start++
 	}
-	return s
+	end := start
+	for end < len(s) && !blank(s[end]) {
+		end++
+	}
+	return s[start:end]
 }
+
+func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
 func base64ToHex(e *evaluator, s string) string {
 	raw, ok := e.arena.base64(s)
