@@ -130,28 +130,29 @@ func (d *Decoder) logs(b []byte, level int) {
 
 // log writes the flat document of a log record and decodes it.
 func (p *otlpProto) log(b []byte) {
-	if !valid(b) {
+	var m protoMessage
+	if !m.read(b) {
 		p.d.dead(schemas.DeadMalformed, text(b), "OTLP: a log record is no Protobuf message%s: %s", p.d.item(), advice(schemas.DeadMalformed))
 		return
 	}
 	arena := p.d.eval.arena
 	at := len(arena.buf)
 	out := append(arena.buf, `{"otlp":"log"`...)
-	out = protoID(out, "traceId", bytesOf(b, 9))
-	out = protoID(out, "spanId", bytesOf(b, 10))
-	out = protoNanos(out, "time", numberOf(b, 1))
-	out = protoNanos(out, "observedTime", numberOf(b, 11))
-	severity := bytesOf(b, 3)
+	out = protoID(out, "traceId", m.bytes[9])
+	out = protoID(out, "spanId", m.bytes[10])
+	out = protoNanos(out, "time", m.numbers[1])
+	out = protoNanos(out, "observedTime", m.numbers[11])
+	severity := m.bytes[3]
 	if len(severity) == 0 {
-		severity = []byte(severityWord(numberOf(b, 2)))
+		severity = []byte(severityWord(m.numbers[2]))
 	}
 	out = protoText(out, "severity", severity)
-	event := bytesOf(b, 12)
+	event := m.bytes[12]
 	if len(event) == 0 {
 		event = protoAttribute(b, 6, attributeEventName)
 	}
 	out = protoText(out, "eventName", event)
-	if body := bytesOf(b, 5); body != nil {
+	if body := m.bytes[5]; body != nil {
 		out = p.any(name(out, "body"), body)
 	}
 	out = append(out, `,"attributes":{`...)
@@ -168,11 +169,15 @@ func (p *otlpProto) log(b []byte) {
 // of that number.
 func protoAttribute(b []byte, num protowire.Number, key string) (found []byte) {
 	fields(b, func(f field) bool {
-		if f.num == num && f.typ == protowire.BytesType && string(bytesOf(f.bytes, 1)) == key {
-			found = bytesOf(bytesOf(f.bytes, 2), 1)
-			return false
+		if f.num != num || f.typ != protowire.BytesType {
+			return true
 		}
-		return true
+		k, value := pair(f.bytes)
+		if string(k) != key {
+			return true
+		}
+		found, _ = pair(value) // the first field of a value is text
+		return false
 	})
 	return found
 }

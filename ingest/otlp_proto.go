@@ -66,13 +66,19 @@ type field struct {
 
 // next reads the first field of b; ok is false at the end and where b is no
 // message.
-func next(b []byte) (f field, rest []byte, ok bool) {
+func (f *field) next(b []byte) (rest []byte, ok bool) {
+	// Most fields are short texts and messages of low numbers: tag and length take a byte each.
+	if len(b) >= 2 && b[0] < 0x80 && b[0]&7 == byte(protowire.BytesType) && b[0]>>3 > 0 && int(b[1]) <= min(len(b)-2, 0x7f) {
+		end := 2 + int(b[1])
+		*f = field{num: protowire.Number(b[0] >> 3), typ: protowire.BytesType, bytes: b[2:end:end]}
+		return b[end:], true
+	}
 	num, typ, n := protowire.ConsumeTag(b)
 	if n < 0 {
-		return field{}, nil, false
+		return nil, false
 	}
 	b = b[n:]
-	f.num, f.typ = num, typ
+	*f = field{num: num, typ: typ}
 	switch typ {
 	case protowire.VarintType:
 		f.n, n = protowire.ConsumeVarint(b)
@@ -85,23 +91,12 @@ func next(b []byte) (f field, rest []byte, ok bool) {
 	case protowire.BytesType:
 		f.bytes, n = protowire.ConsumeBytes(b)
 	default: // groups are not in OTLP
-		return field{}, nil, false
+		return nil, false
 	}
 	if n < 0 {
-		return field{}, nil, false
+		return nil, false
 	}
-	return f, b[n:], true
-}
-
-// valid reports whether b is a message to its end, without looking into fields.
-func valid(b []byte) bool {
-	for len(b) > 0 {
-		var ok bool
-		if _, b, ok = next(b); !ok {
-			return false
-		}
-	}
-	return true
+	return b[n:], true
 }
 
 // sniff says what b holds. TracesData, LogsData and MetricsData have the same
@@ -163,8 +158,9 @@ func sniffRecord(b []byte) (signal, bool) {
 // fields calls f with each field of a message; false if f says so, or b is no
 // message.
 func fields(b []byte, f func(field) bool) bool {
+	var x field
 	for len(b) > 0 {
-		x, rest, ok := next(b)
+		rest, ok := x.next(b)
 		if !ok || !f(x) {
 			return false
 		}
@@ -217,7 +213,7 @@ func (p *otlpProto) scope(b []byte) bool {
 	buf := append(p.memory.scope[:0], '{')
 	fields(b, func(f field) bool {
 		if f.num == 1 {
-			name, version := bytesOf(f.bytes, 1), bytesOf(f.bytes, 2)
+			name, version := pair(f.bytes)
 			buf = protoText(buf, "name", name)
 			buf = protoText(buf, "version", version)
 		}
@@ -236,46 +232,65 @@ func (p *otlpProto) scope(b []byte) bool {
 	})
 }
 
-// bytesOf is the last value of a field, as Protobuf has it; nil if there is none.
-func bytesOf(b []byte, num protowire.Number) (out []byte) {
-	fields(b, func(f field) bool {
-		if f.num == num && f.typ == protowire.BytesType {
-			out = f.bytes
-		}
-		return true
-	})
-	return out
+// protoMessage is what stands in the fields of a message: of each number the last
+// value, as Protobuf has it.
+type protoMessage struct {
+	bytes   [maxField + 1][]byte // nil if there is none
+	numbers [maxField + 1]uint64
 }
 
-func numberOf(b []byte, num protowire.Number) (out uint64) {
-	fields(b, func(f field) bool {
-		if f.num == num && f.typ != protowire.BytesType {
-			out = f.n
+// maxField is the highest number of a field that is read.
+const maxField = 15
+
+// read reads a message; false if b is none.
+func (m *protoMessage) read(b []byte) bool {
+	return fields(b, func(f field) bool {
+		switch {
+		case f.num > maxField:
+		case f.typ == protowire.BytesType:
+			m.bytes[f.num] = f.bytes
+		default:
+			m.numbers[f.num] = f.n
 		}
 		return true
 	})
-	return out
+}
+
+// pair reads the first two fields of a message: key and value, two ids, name and version.
+func pair(b []byte) (one, two []byte) {
+	fields(b, func(f field) bool {
+		switch {
+		case f.typ != protowire.BytesType:
+		case f.num == 1:
+			one = f.bytes
+		case f.num == 2:
+			two = f.bytes
+		}
+		return true
+	})
+	return one, two
 }
 
 // span writes the flat document of a span and decodes it.
 func (p *otlpProto) span(b []byte) {
-	if !valid(b) {
+	var m, status protoMessage
+	if !m.read(b) {
 		p.d.dead(schemas.DeadMalformed, text(b), "OTLP: a span is no Protobuf message%s: %s", p.d.item(), advice(schemas.DeadMalformed))
 		return
 	}
 	arena := p.d.eval.arena
 	at := len(arena.buf)
 	out := append(arena.buf, `{"otlp":"span"`...)
-	out = protoID(out, "traceId", bytesOf(b, 1))
-	out = protoID(out, "spanId", bytesOf(b, 2))
-	out = protoID(out, "parentSpanId", bytesOf(b, 4))
-	out = protoText(out, "name", bytesOf(b, 5))
-	out = word(out, "kind", kindWord(numberOf(b, 6)))
-	out = protoNanos(out, "start", numberOf(b, 7))
-	out = protoNanos(out, "end", numberOf(b, 8))
-	status := bytesOf(b, 15)
-	out = word(out, "status", statusWord(numberOf(status, 3)))
-	out = protoText(out, "statusMessage", bytesOf(status, 2))
+	out = protoID(out, "traceId", m.bytes[1])
+	out = protoID(out, "spanId", m.bytes[2])
+	out = protoID(out, "parentSpanId", m.bytes[4])
+	out = protoText(out, "name", m.bytes[5])
+	out = word(out, "kind", kindWord(m.numbers[6]))
+	out = protoNanos(out, "start", m.numbers[7])
+	out = protoNanos(out, "end", m.numbers[8])
+	status.read(m.bytes[15])
+	out = word(out, "status", statusWord(status.numbers[3]))
+	out = protoText(out, "statusMessage", status.bytes[2])
 	out = append(out, `,"attributes":{`...)
 	out = p.attributes(out, b, 9)
 	out = append(out, `},"resource":`...)
@@ -325,8 +340,9 @@ func protoLinks(out, span []byte) []byte {
 		}
 		first = false
 		out = append(out, '{')
-		out = protoID(out, "traceId", bytesOf(f.bytes, 1))
-		out = protoID(out, "spanId", bytesOf(f.bytes, 2))
+		trace, span := pair(f.bytes)
+		out = protoID(out, "traceId", trace)
+		out = protoID(out, "spanId", span)
 		out = append(out, '}')
 		return true
 	})
@@ -345,9 +361,9 @@ func (p *otlpProto) attributes(out, b []byte, num protowire.Number) []byte {
 		if c := out[len(out)-1]; c != '{' {
 			out = append(out, ',')
 		}
-		out = appendJSON(out, bytesOf(f.bytes, 1))
-		out = append(out, ':')
-		out = p.any(out, bytesOf(f.bytes, 2))
+		key, value := pair(f.bytes)
+		out = append(appendJSON(out, key), ':')
+		out = p.any(out, value)
 		return true
 	})
 	return out
