@@ -340,7 +340,7 @@ func (c *Consumer) options() ([]kgo.Opt, error) {
 		kgo.BrokerMaxReadBytes(max(100<<20, 2*o.FetchMaxBytes+2*MaxRecordBytes)),
 		kgo.MaxDecompressBatchBytes(o.MaxBatchBytes),
 		kgo.SessionTimeout(o.SessionTimeout),
-		kgo.HeartbeatInterval(min(3*time.Second, o.SessionTimeout/3)),
+		kgo.HeartbeatInterval(min(time.Second, o.SessionTimeout/3)), // how long others wait for us when the group changes
 		kgo.RebalanceTimeout(o.RebalanceTimeout),
 		kgo.OnPartitionsAssigned(c.onAssigned),
 		kgo.OnPartitionsRevoked(c.onRevoked),

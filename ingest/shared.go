@@ -34,16 +34,17 @@ type Told struct {
 // have found out. Everyone reads all of it, from its start, and leaves out what
 // it said itself. What is older than its retention has to be had from elsewhere.
 //
-// Tell, Hear, Flush and CaughtUp may be called from several goroutines.
+// Tell, Hear, Flush and CatchUp may be called from several goroutines.
 type Shared struct {
 	opts   SharedOptions
 	me     []byte
 	client *kgo.Client
 	heard  chan []Told
-	ends   map[int32]int64 // where each partition ended when we began; guarded by mu
-	mu     sync.Mutex
-	behind atomic.Int32 // partitions that were not read up to their end yet
 	failed atomic.Pointer[error]
+	given  atomic.Int64 // how often something was handed to heard,
+	taken  atomic.Int64 // and how often Hear has returned it
+	mu     sync.Mutex
+	next   map[int32]int64 // how far each partition was read and handed over; guarded by mu
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -78,7 +79,7 @@ func NewShared(ctx context.Context, opts SharedOptions) (*Shared, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
-	s := &Shared{opts: opts, me: []byte(rand.Text()), client: client, heard: make(chan []Told, 4), ends: map[int32]int64{}}
+	s := &Shared{opts: opts, me: []byte(rand.Text()), client: client, heard: make(chan []Told, 4), next: map[int32]int64{}}
 	if err := s.open(ctx); err != nil {
 		client.Close()
 		return nil, err
@@ -107,11 +108,6 @@ func (s *Shared) open(ctx context.Context) error {
 			listed = ends.Error()
 		}
 		if listed == nil && len(ends[s.opts.Topic]) > 0 {
-			ends.Each(func(o kadm.ListedOffset) {
-				if s.ends[o.Partition] = o.Offset; o.Offset > 0 {
-					s.behind.Add(1)
-				}
-			})
 			return nil
 		}
 		if err != nil && !exists { // not made, and not there
@@ -155,15 +151,53 @@ func (s *Shared) Flush(ctx context.Context) error {
 func (s *Shared) Hear() []Told {
 	select {
 	case told := <-s.heard:
+		s.taken.Add(1)
 		return told
 	default:
 		return nil
 	}
 }
 
-// CaughtUp reports whether all has been read that stood in the topic when we
-// began; what Hear has yet to return aside.
-func (s *Shared) CaughtUp() bool { return s.behind.Load() == 0 && len(s.heard) == 0 }
+// CatchUp returns when Hear has returned all that stood in the topic when
+// CatchUp was called.
+func (s *Shared) CatchUp(ctx context.Context) error {
+	adm := kadm.NewClient(s.client)
+	ends, err := adm.ListEndOffsets(ctx, s.opts.Topic)
+	if err == nil {
+		err = ends.Error()
+	}
+	var starts kadm.ListedOffsets
+	if err == nil {
+		starts, err = adm.ListStartOffsets(ctx, s.opts.Topic)
+	}
+	if err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("kafka: topic %s: %w", s.opts.Topic, err)
+	}
+	read := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		all := true
+		ends.Each(func(o kadm.ListedOffset) {
+			first, _ := starts.Lookup(o.Topic, o.Partition)
+			all = all && max(s.next[o.Partition], first.Offset) >= o.Offset
+		})
+		return all
+	}
+	for !read() {
+		if !pause(ctx, 5*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+	for given := s.given.Load(); s.taken.Load() < given; {
+		if !pause(ctx, 5*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
 
 // read hands over what others say until ctx ends.
 func (s *Shared) read(ctx context.Context) {
@@ -195,6 +229,7 @@ func (s *Shared) read(ctx context.Context) {
 		if len(told) > 0 {
 			select {
 			case s.heard <- told:
+				s.given.Add(1)
 			case <-ctx.Done():
 				return
 			}
@@ -220,25 +255,13 @@ func (s *Shared) message(r *kgo.Record) (t Told, ok bool) {
 	return t, t.Kind != 0 && r.Value != nil
 }
 
-// note counts the partitions that have been read up to where they ended.
+// note says how far each partition has been read.
 func (s *Shared) note(fetches kgo.Fetches) {
-	if s.behind.Load() == 0 {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	done := func(p int32, next int64) {
-		if end := s.ends[p]; end > 0 && next >= end {
-			s.ends[p] = 0
-			s.behind.Add(-1)
-		}
-	}
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		if n := len(p.Records); n > 0 {
-			done(p.Partition, p.Records[n-1].Offset+1)
-		}
-		if p.LogStartOffset >= 0 { // deleted meanwhile
-			done(p.Partition, p.LogStartOffset)
+			s.next[p.Partition] = p.Records[n-1].Offset + 1
 		}
 	})
 }

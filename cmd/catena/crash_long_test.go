@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // The tests below run for as long as they are told: seconds in CI, by hand as
@@ -139,8 +141,11 @@ func (l *lab) checkFlow(f *flow) {
 // for machines differ.
 const hang = time.Minute
 
-// TestMoves lets records flow through three instances, one of which leaves
-// and comes back every few seconds, so that partitions move all the time.
+// TestMoves lets records flow through three instances while partitions move
+// every few seconds: in turn an instance is told to leave and another begins, as
+// in a rolling update, which waits for the one that has begun; and between two
+// of these a member is thrown out of the group, as by its session timeout, and
+// joins again.
 func TestMoves(t *testing.T) {
 	seed := drawSeed(t)
 	l := newLab(t, "crash_moves", append(flowSettings, "CATENA_SHARE_TOPIC=crash_moves_share")...)
@@ -158,16 +163,26 @@ func TestMoves(t *testing.T) {
 	l.awaitMembers(3, time.Minute)
 	p := l.pump(f, *crashRate, *crashRecords)
 	s := l.watchStalls(p)
-	began, moves := time.Now(), 0
-	for flowing := true; flowing; moves++ {
+	began, left, thrown := time.Now(), 0, 0
+	newest := runs[2]
+	for flowing := true; flowing; {
 		select {
 		case <-p.done:
 			flowing = false
 		case <-time.After(3 * time.Second):
 		}
-		i := moves % len(runs)
-		runs[i].terminate()
-		runs[i] = l.run()
+		if i := left % len(runs); strings.Contains(newest.text(), "partitions restored") && (left+thrown)%2 == 0 {
+			runs[i].terminate()
+			runs[i] = l.run()
+			newest = runs[i]
+			left++
+			continue
+		}
+		one := true // whichever the broker names first: it knows them by random ids
+		thrown += l.evict(func(kadm.DescribedGroupMember) bool {
+			defer func() { one = false }()
+			return one
+		})
 	}
 	if p.err != nil {
 		t.Fatal(p.err)
@@ -181,7 +196,7 @@ func TestMoves(t *testing.T) {
 	for _, r := range runs {
 		r.terminate()
 	}
-	t.Logf("%d records of %d worlds, %d rows, in %v; %d times an instance left and came back", p.total(), f.world, len(f.want), took.Round(time.Second), moves)
+	t.Logf("%d records of %d worlds, %d rows, in %v; %d times an instance left and another began, %d times one was thrown out", p.total(), f.world, len(f.want), took.Round(time.Second), left, thrown)
 	if most := s.table(t); most > hang {
 		t.Errorf("a partition stood still for %v", most)
 	}

@@ -64,7 +64,7 @@ type skipName struct{ source, name string }
 // Phases of a pipeline, as /healthz and /readyz name them.
 const (
 	phaseStarting  = "starting"  // connecting, joining the group
-	phaseRestoring = "restoring" // taking back what the last owner of new partitions wrote
+	phaseRestoring = "restoring" // taking back what is known, and what the last owner of new partitions wrote
 	phaseRunning   = "running"
 	phaseStopping  = "stopping" // writing what is pending, committing, leaving the group
 )
@@ -326,7 +326,7 @@ func (m *meter) ready() (phase string, reasons, warnings []string) {
 	case phase == phaseStarting:
 		reasons = append(reasons, "not running yet")
 	case phase == phaseRestoring:
-		reasons = append(reasons, "taking back what the last owner of newly assigned partitions wrote")
+		reasons = append(reasons, "taking back what is known, or what the last owner of newly assigned partitions wrote")
 	case phase == phaseStopping:
 		reasons = append(reasons, "writing what is pending and leaving the group")
 	case group != "":

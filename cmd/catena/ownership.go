@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -15,16 +16,17 @@ import (
 
 // Taking partitions over and giving them away.
 //
-// A partition that is assigned is not read before what its last owner wrote
-// has come back: the bindings of the window, once, and of each partition the
-// rows that can still be improved. The tables are read beside the loop, which
-// takes in what has come between two polls; partitions that are ready go on
-// meanwhile.
+// We join the group once we know what is known: the bindings of the window, and
+// what other instances tell. A partition that is then assigned is read when all
+// that its last owner told has been heard, and the rows are back that can still
+// be improved. The tables are read beside the loop, which takes in what has come
+// between two polls; partitions that are ready go on meanwhile.
 
 // comeback reads back from the tables. Its methods are called with the
 // pipeline's lock held.
 type comeback struct {
 	store *clickhouse.Store
+	share *sharing
 	cfg   *config
 	log   *slog.Logger
 	meter *meter
@@ -33,9 +35,7 @@ type comeback struct {
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
 	found chan restored
-	base  chan struct{} // closed when the bindings of the window have all been handed over
 	jobs  map[ingest.Partition]*restoring
-	ready []*restoring // are back, and wait for what other instances have said
 }
 
 // restoring is one assignment on its way back.
@@ -50,19 +50,19 @@ type restoring struct {
 
 // restored is a part of what has come back.
 type restored struct {
-	job      *restoring // nil for the bindings of the window
+	job      *restoring // nil for what is known before any partition is ours
 	bindings []schemas.Binding
-	actions  []*schemas.Action  // all of them, with done
+	actions  []*schemas.Action
 	older    []schemas.Key      // left in the tables, to be looked up when somebody uses them
 	progress []schemas.Progress // of all partitions, with done
 	done     bool
 }
 
-// chunkRows is how many bindings or keys come back at a time.
+// chunkRows is how many rows or keys come back at a time.
 const chunkRows = 5000
 
-func newComeback(store *clickhouse.Store, cfg *config, log *slog.Logger, m *meter) *comeback {
-	c := &comeback{store: store, cfg: cfg, log: log, meter: m, found: make(chan restored, 2), base: make(chan struct{}), jobs: map[ingest.Partition]*restoring{}}
+func newComeback(store *clickhouse.Store, share *sharing, cfg *config, log *slog.Logger, m *meter) *comeback {
+	c := &comeback{store: store, share: share, cfg: cfg, log: log, meter: m, found: make(chan restored, 2), jobs: map[ingest.Partition]*restoring{}}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.wg.Go(func() {
 		c.insist(c.ctx, "bindings", c.loadBase)
@@ -84,20 +84,9 @@ func (c *comeback) begin(parts []ingest.Partition) {
 	for _, p := range parts {
 		c.jobs[p] = job
 	}
-	late := false // the bindings came back before: others may have written more of these partitions since
-	select {
-	case <-c.base:
-		late = true
-	default:
-	}
 	c.wg.Go(func() {
 		defer stop()
-		select {
-		case <-c.base:
-		case <-ctx.Done():
-			return
-		}
-		c.insist(ctx, "rows", func(ctx context.Context) error { return c.loadPartitions(ctx, job, late) })
+		c.insist(ctx, "rows", func(ctx context.Context) error { return c.loadPartitions(ctx, job) })
 	})
 }
 
@@ -141,17 +130,6 @@ func (c *comeback) insist(ctx context.Context, what string, load func(context.Co
 	}
 }
 
-// waiting reports whether all is back and only what other instances have said
-// is missing.
-func (c *comeback) waiting() bool {
-	for _, job := range c.jobs {
-		if !slices.Contains(c.ready, job) {
-			return false
-		}
-	}
-	return true
-}
-
 // give hands a part over to the loop.
 func (c *comeback) give(ctx context.Context, r restored) error {
 	select {
@@ -173,7 +151,7 @@ func (c *comeback) newest(ctx context.Context) (int64, []schemas.Progress, error
 }
 
 // loadBase brings back the bindings of the window, and the names of those that
-// are older.
+// are older, and waits for what other instances have said.
 func (c *comeback) loadBase(ctx context.Context) error {
 	watermark, _, err := c.newest(ctx)
 	if err != nil {
@@ -186,45 +164,38 @@ func (c *comeback) loadBase(ctx context.Context) error {
 	if err := c.older(ctx, func(fn func(schemas.Key) error) error { return c.store.LoadOlderKeys(ctx, since, fn) }); err != nil {
 		return err
 	}
+	if err := c.share.catchUp(ctx); err != nil {
+		return err
+	}
 	return c.give(ctx, restored{done: true})
 }
 
 // bindings brings back the bindings since a time, of all partitions if parts
 // is nil.
 func (c *comeback) bindings(ctx context.Context, job *restoring, parts []clickhouse.Place, since int64) error {
-	chunk := make([]schemas.Binding, 0, chunkRows)
-	flush := func() error {
-		r := restored{job: job, bindings: chunk}
-		chunk = make([]schemas.Binding, 0, chunkRows)
-		return c.give(ctx, r)
-	}
-	err := c.store.LoadBindings(ctx, since, parts, func(b *schemas.Binding) error {
-		if chunk = append(chunk, *b); len(chunk) == chunkRows {
-			return flush()
-		}
-		return nil
-	})
-	if err == nil && len(chunk) > 0 {
-		err = flush()
-	}
-	return err
+	return inChunks(chunkRows, func(chunk []schemas.Binding) error { return c.give(ctx, restored{job: job, bindings: chunk}) },
+		func(add func(schemas.Binding) error) error {
+			return c.store.LoadBindings(ctx, since, parts, func(b *schemas.Binding) error { return add(*b) })
+		})
 }
 
 func (c *comeback) older(ctx context.Context, load func(func(schemas.Key) error) error) error {
-	chunk := make([]schemas.Key, 0, chunkRows)
-	flush := func() error {
-		r := restored{older: chunk}
-		chunk = make([]schemas.Key, 0, chunkRows)
-		return c.give(ctx, r)
-	}
-	err := load(func(k schemas.Key) error {
-		if chunk = append(chunk, k); len(chunk) == chunkRows {
-			return flush()
+	return inChunks(chunkRows, func(chunk []schemas.Key) error { return c.give(ctx, restored{older: chunk}) }, load)
+}
+
+// inChunks hands on what a load brings, so much at a time.
+func inChunks[T any](size int, give func([]T) error, load func(add func(T) error) error) error {
+	var chunk []T
+	err := load(func(v T) error {
+		if chunk = append(chunk, v); len(chunk) < size {
+			return nil
 		}
-		return nil
+		full := chunk
+		chunk = nil
+		return give(full)
 	})
 	if err == nil && len(chunk) > 0 {
-		err = flush()
+		err = give(chunk)
 	}
 	return err
 }
@@ -234,7 +205,12 @@ func (c *comeback) older(ctx context.Context, load func(func(schemas.Key) error)
 const rowBytes = 2 << 10
 
 // loadPartitions brings back the rows of partitions that can still be improved.
-func (c *comeback) loadPartitions(ctx context.Context, job *restoring, late bool) error {
+// Whoever hears of what others know hears all that these rows rest on; who does
+// not reads it with them, since others may have written it after we began.
+func (c *comeback) loadPartitions(ctx context.Context, job *restoring) error {
+	if err := c.share.catchUp(ctx); err != nil {
+		return err
+	}
 	watermark, progress, err := c.newest(ctx)
 	if err != nil {
 		return err
@@ -243,7 +219,9 @@ func (c *comeback) loadPartitions(ctx context.Context, job *restoring, late bool
 	for i, p := range job.parts {
 		parts[i] = clickhouse.Place{Topic: p.Topic, Partition: p.Partition}
 	}
-	if late {
+	size := chunkRows
+	if c.share == nil {
+		size = math.MaxInt // one may rest on a call or a decision in another
 		if err := c.bindings(ctx, job, parts, watermark-int64(c.cfg.Window)); err != nil {
 			return err
 		}
@@ -253,12 +231,8 @@ func (c *comeback) loadPartitions(ctx context.Context, job *restoring, late bool
 	if err != nil {
 		return err
 	}
-	var actions []*schemas.Action
-	err = c.store.LoadActions(ctx, cut, parts, func(a *schemas.Action) error {
-		actions = append(actions, a)
-		return nil
-	})
-	if err != nil {
+	if err := inChunks(size, func(chunk []*schemas.Action) error { return c.give(ctx, restored{job: job, actions: chunk}) },
+		func(add func(*schemas.Action) error) error { return c.store.LoadActions(ctx, cut, parts, add) }); err != nil {
 		return err
 	}
 	if cut > since {
@@ -267,46 +241,46 @@ func (c *comeback) loadPartitions(ctx context.Context, job *restoring, late bool
 			return err
 		}
 	}
-	return c.give(ctx, restored{job: job, actions: actions, progress: progress, done: true})
+	return c.give(ctx, restored{job: job, progress: progress, done: true})
+}
+
+// prepare takes in what is known before we join the group.
+func (p *pipeline) prepare(ctx context.Context) error {
+	p.meter.enter(phaseRestoring)
+	for !p.based && ctx.Err() == nil {
+		if err := p.work(ctx, nil); err != nil {
+			return err
+		}
+		if p.writer.Full() {
+			select {
+			case <-p.writer.Room():
+			case <-ctx.Done():
+			}
+		}
+	}
+	return ctx.Err()
 }
 
 // comeBack takes in what has come back from the tables since the last call,
 // for as long as records can wait.
 func (p *pipeline) comeBack(batch *sinks.Batch) {
-	if len(p.back.jobs) == 0 && p.based {
-		return
-	}
-	if p.share != nil && len(p.back.ready) > 0 && p.share.caughtUp() {
-		p.release(p.back.ready)
-	}
-	if p.writer.Full() || p.based && p.back.waiting() {
+	if len(p.back.jobs) == 0 && p.based || p.writer.Full() {
 		return
 	}
 	patience := 50 * time.Millisecond
-	if !p.reading() {
+	if len(p.heard) == len(p.back.jobs) { // nothing of ours is read yet
 		patience = 500 * time.Millisecond
 	}
 	for timer := time.After(patience); ; {
 		select {
 		case r := <-p.back.found:
-			p.takeBack(batch, r)
-			if len(p.back.jobs) == 0 {
+			if p.takeBack(batch, r); len(p.back.jobs) == 0 {
 				return
 			}
 		case <-timer:
 			return
 		}
 	}
-}
-
-// reading reports whether any partition of ours is being read already.
-func (p *pipeline) reading() bool {
-	for part := range p.heard {
-		if p.back.jobs[part] == nil {
-			return true
-		}
-	}
-	return false
 }
 
 func (p *pipeline) takeBack(batch *sinks.Batch, r restored) {
@@ -330,35 +304,27 @@ func (p *pipeline) takeBack(batch *sinks.Batch, r restored) {
 		p.restoredBindings += len(r.bindings)
 		if r.done {
 			p.based = true
-			close(p.back.base)
 			p.log.Info("bindings restored", "bindings", p.restoredBindings, "seconds", time.Since(p.began).Round(time.Millisecond).Seconds())
 		}
 		return
 	}
-	if !r.done {
-		return
-	}
-	p.log.Info("partitions restored", "partitions", len(r.job.parts)-len(r.job.taken), "actions", r.job.rows, "bindings", r.job.bindings,
-		"seconds", time.Since(r.job.since).Round(time.Millisecond).Seconds())
-	if p.back.ready = append(p.back.ready, r.job); p.share.caughtUp() {
-		p.release(p.back.ready)
+	if r.done {
+		p.release(r.job)
 	}
 }
 
-// release lets the partitions be read whose rows are back, once it has been
-// heard what other instances had said before.
-func (p *pipeline) release(jobs []*restoring) {
+// release lets the partitions be read whose rows are back.
+func (p *pipeline) release(job *restoring) {
 	var ready []ingest.Partition
-	for _, job := range jobs {
-		p.meter.restored(time.Since(job.since))
-		for _, part := range job.parts {
-			if p.back.jobs[part] == job {
-				delete(p.back.jobs, part)
-				ready = append(ready, part)
-			}
+	for _, part := range job.parts {
+		if p.back.jobs[part] == job {
+			delete(p.back.jobs, part)
+			ready = append(ready, part)
 		}
 	}
-	p.back.ready = nil
+	took := time.Since(job.since)
+	p.log.Info("partitions restored", "partitions", len(ready), "actions", job.rows, "bindings", job.bindings, "seconds", took.Round(time.Millisecond).Seconds())
+	p.meter.restored(took)
 	p.consumer.Release(ready)
 }
 

@@ -78,7 +78,7 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 	if _, err = p.store.Migrate(ctx); err != nil {
 		return nil, errors.Join(err, p.store.Close())
 	}
-	p.writer = sinks.NewWriter(meteredSink{p.store, p.meter}, sinks.Options{MaxRows: cfg.BatchRows, MaxBytes: int(cfg.BatchBytes), MaxAge: cfg.BatchAge, Done: p.durable, Log: log,
+	p.writer = sinks.NewWriter(meteredSink{toldFirst{p.store, p}, p.meter}, sinks.Options{MaxRows: cfg.BatchRows, MaxBytes: int(cfg.BatchBytes), MaxAge: cfg.BatchAge, Done: p.durable, Log: log,
 		Record: refused{cfg.cluster(log), ingest.NewRedactor([]byte(cfg.HMACKey))}.record})
 	p.recall = newRecall(meteredLookup{p.store, p.meter}, p.writer.Flush, log)
 	if p.consumer, err = ingest.NewConsumer(ctx, cfg.consumer(log, p)); err != nil {
@@ -91,7 +91,7 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 		p.share.close(0)()
 		return nil, errors.Join(err, p.consumer.Close(ctx), p.writer.Close(ctx), p.store.Close())
 	}
-	p.back = newComeback(p.store, cfg, log, p.meter)
+	p.back = newComeback(p.store, p.share, cfg, log, p.meter)
 	return p, nil
 }
 
@@ -101,10 +101,10 @@ func (p *pipeline) run(ctx context.Context) error {
 	go p.recall.run(recalling)
 	defer func() { stop(); <-p.recall.done }()
 	defer p.meter.watch(ctx)()
-	p.meter.enter(phaseRunning)
 	var records []schemas.Record
-	var err error
-	for ctx.Err() == nil && p.fault == nil {
+	err := p.prepare(ctx)
+	p.meter.enter(phaseRunning)
+	for err == nil && ctx.Err() == nil && p.fault == nil {
 		began := p.traces.now()
 		if records, err = p.consumer.Poll(ctx, records[:0]); err != nil {
 			break

@@ -101,9 +101,13 @@ func (s *sharing) hear() (bindings []schemas.Binding, actions []*schemas.Action)
 	return bindings, actions
 }
 
-// caughtUp reports whether all has been taken in that others had said before
-// we began.
-func (s *sharing) caughtUp() bool { return s == nil || s.topic.CaughtUp() }
+// catchUp returns when all that others have said until now was heard.
+func (s *sharing) catchUp(ctx context.Context) error {
+	if s == nil {
+		return nil
+	}
+	return s.topic.CatchUp(ctx)
+}
 
 // flush returns when all that was told is durable.
 func (s *sharing) flush(ctx context.Context) error {
@@ -111,6 +115,25 @@ func (s *sharing) flush(ctx context.Context) error {
 		return nil
 	}
 	return s.topic.Flush(ctx)
+}
+
+// toldFirst tells the other instances before it writes. Brokers that take
+// nothing for a while hold nothing up for longer than that: what then comes
+// first into the tables is not committed before it is told, see durable.
+type toldFirst struct {
+	sinks.Sink
+	p *pipeline
+}
+
+// toldWithin bounds the wait.
+const toldWithin = 5 * time.Second
+
+// Write implements sinks.Sink.
+func (s toldFirst) Write(ctx context.Context, b *sinks.Batch) error {
+	telling, cancel := context.WithTimeout(ctx, toldWithin)
+	_ = s.p.share.flush(telling)
+	cancel()
+	return s.Sink.Write(ctx, b)
 }
 
 // close gives what was told as long as a drain lasts, and returns what hangs up.
@@ -132,7 +155,7 @@ func (p *pipeline) hear(batch *sinks.Batch) {
 		return
 	}
 	patience := 50 * time.Millisecond
-	if !p.share.caughtUp() {
+	if !p.based {
 		patience = 500 * time.Millisecond
 	}
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
