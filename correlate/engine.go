@@ -125,7 +125,8 @@ type Engine struct {
 	trails slab[trail]
 	links  slab[link]
 	arena  arena
-	kept   map[schemas.ID][]waiting // rows that tell of a cause which is not in memory
+	kept   map[schemas.ID][]waiting         // rows that tell of a cause which is not in memory
+	coming map[*int]map[schemas.ID]struct{} // events whose rows are on their way back, see Coming
 	walker walker
 	stats  Stats
 	grades map[string]*Grades
@@ -143,7 +144,7 @@ type Grades struct {
 // New makes an engine with nothing in its state.
 func New(cfg Config) *Engine {
 	cfg = cfg.withDefaults()
-	e := &Engine{cfg: cfg, room: cfg.MemoryBytes, state: newState(), water: newWatermarks(int64(cfg.OutOfOrderness)), rows: newRows(), grades: map[string]*Grades{}, kept: map[schemas.ID][]waiting{}}
+	e := &Engine{cfg: cfg, room: cfg.MemoryBytes, state: newState(), water: newWatermarks(int64(cfg.OutOfOrderness)), rows: newRows(), grades: map[string]*Grades{}, kept: map[schemas.ID][]waiting{}, coming: map[*int]map[schemas.ID]struct{}{}}
 	e.walker = walker{s: e.state, maxDepth: cfg.MaxDepth, hopsFrom: &e.arena.hops}
 	e.state.stale = func(w *watch) { e.trails.at(w.owner &^ trailOwner).stale = true }
 	if cfg.Lookup {
@@ -299,9 +300,10 @@ func (e *Engine) own(ev *schemas.Event, b *schemas.Binding) {
 }
 
 // Restore takes back what earlier runs wrote: bindings first, then the rows
-// that may still be improved, in pieces if everything that they may rest on is
-// known. Rows that now come out better are appended to out. It does not retain
-// the arguments' slices.
+// that may still be improved. Where everything is known that rows may rest on,
+// they may come in pieces, and after events of their partition: see
+// Engine.Coming. Rows that now come out better are appended to out. It does not
+// retain the arguments' slices.
 func (e *Engine) Restore(out *Output, bindings []schemas.Binding, actions []*schemas.Action) {
 	e.takeBack(out, bindings, actions, fromTables)
 	e.settle(out)

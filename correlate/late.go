@@ -42,22 +42,43 @@ func (e *Engine) older(n nodeID, hash uint64) {
 	}
 }
 
-// Unknown appends the ids of those events that are late and of which memory
-// holds no row, with the earliest and the latest of their times: they may be
-// records that are read again, and their rows stand in the tables. What is
-// found there is given to Engine.Remember before the events are processed.
-// Without Config.Lookup there are none.
-func (e *Engine) Unknown(ids []schemas.ID, events []schemas.Event) (_ []schemas.ID, firstNanos, lastNanos int64) {
-	if e.state.lost == nil {
-		return ids, 0, 0
+// Coming says which events have rows in the tables that are on their way to
+// Restore, so that they are looked up if they are read again before. What it
+// returns is called when all of them are back.
+func (e *Engine) Coming(ids []schemas.ID) (back func()) {
+	set := make(map[schemas.ID]struct{}, len(ids))
+	for _, id := range ids {
+		set[id] = struct{}{}
 	}
+	which := new(int)
+	e.coming[which] = set
+	return func() { delete(e.coming, which) }
+}
+
+// isComing reports whether the row of an event is on its way back.
+func (e *Engine) isComing(id schemas.ID) bool {
+	for _, ids := range e.coming {
+		if _, ok := ids[id]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// Unknown appends the ids of those events of which memory holds no row and the
+// tables do, or may: those whose row is on its way back, and late ones, with
+// Config.Lookup, which may be records that are read again. It returns the
+// earliest and the latest of their times, too. What is found there is given to
+// Engine.Remember before the events are processed.
+func (e *Engine) Unknown(ids []schemas.ID, events []schemas.Event) (_ []schemas.ID, firstNanos, lastNanos int64) {
 	firstNanos, lastNanos = math.MaxInt64, math.MinInt64
 	for i := range events {
 		ev := &events[i]
-		if ev.BindOnly != "" || !e.late(max(ev.TimeNanos, ev.EndedNanos)) {
+		late := e.state.lost != nil && e.late(max(ev.TimeNanos, ev.EndedNanos))
+		if ev.BindOnly != "" || !late && !e.isComing(ev.ID) {
 			continue
 		}
-		if _, ok := e.rows.byID[ev.ID]; !ok {
+		if w, ok := e.rows.byID[ev.ID]; !ok || !late && e.rows.at(w).bits&rowShadow != 0 {
 			ids = append(ids, ev.ID)
 			firstNanos, lastNanos = min(firstNanos, ev.TimeNanos), max(lastNanos, ev.TimeNanos)
 		}
@@ -65,12 +86,12 @@ func (e *Engine) Unknown(ids []schemas.ID, events []schemas.Event) (_ []schemas.
 	return ids, firstNanos, lastNanos
 }
 
-// Remember takes back rows that had left memory, because their records come
+// Remember takes back rows that are not in memory, because their records come
 // again. They are written only if they come out better once the tables have
 // told what they know of their keys.
 func (e *Engine) Remember(out *Output, actions []*schemas.Action) {
 	for _, a := range actions {
-		if _, ok := e.rows.byID[a.ID]; ok {
+		if _, ok := e.rows.byID[a.ID]; ok || !e.late(max(a.TimeNanos, a.EndedNanos)) {
 			continue
 		}
 		e.Older(a.Keys)

@@ -230,10 +230,10 @@ func (m *meter) describeSinks() {
 
 func (m *meter) describeHealth() {
 	s := m.set
-	m.restores = s.counter("restores_total", "assignments whose bindings and rows have come back from the tables")
+	m.restores = s.counter("restores_total", "assignments whose partitions are read")
 	m.restoreFaults = s.counter("restore_failures_total", "times that reading back failed and is tried on; the partitions wait")
 	m.cameBack = s.counter("restored_rows_total", "bindings and rows that have come back", "table")
-	s.read(isGauge, "partitions_restoring", "partitions that are ours and not read before the rows of their last owner have come back", func(e emit) {
+	s.read(isGauge, "partitions_restoring", "partitions that are ours and not read before it is known what their last owner told and wrote", func(e emit) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		e(float64(m.restore))

@@ -18,9 +18,10 @@ import (
 //
 // We join the group once we know what is known: the bindings of the window, and
 // what other instances tell. A partition that is then assigned is read when all
-// that its last owner told has been heard, and the rows are back that can still
-// be improved. The tables are read beside the loop, which takes in what has come
-// between two polls; partitions that are ready go on meanwhile.
+// that its last owner told has been heard, and it is known which rows can still
+// be improved. These come back while it is read; who does not hear of what others
+// know waits for them. The tables are read beside the loop, which takes in what
+// has come between two polls.
 
 // comeback reads back from the tables. Its methods are called with the
 // pipeline's lock held.
@@ -35,7 +36,8 @@ type comeback struct {
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
 	found chan restored
-	jobs  map[ingest.Partition]*restoring
+	held  map[ingest.Partition]*restoring // ours, and not read yet
+	jobs  map[ingest.Partition]*restoring // not all rows of them are back yet
 }
 
 // restoring is one assignment on its way back.
@@ -46,6 +48,7 @@ type restoring struct {
 	since    time.Time
 	bindings int
 	rows     int
+	back     func() // to be called when all rows are back
 }
 
 // restored is a part of what has come back.
@@ -53,16 +56,22 @@ type restored struct {
 	job      *restoring // nil for what is known before any partition is ours
 	bindings []schemas.Binding
 	actions  []*schemas.Action
-	older    []schemas.Key      // left in the tables, to be looked up when somebody uses them
-	progress []schemas.Progress // of all partitions, with done
+	older    []schemas.Key // left in the tables, to be looked up when somebody uses them
 	done     bool
+
+	named    bool               // it is known which rows of a job come now,
+	coming   []schemas.ID       // namely those of these events,
+	progress []schemas.Progress // and how far all partitions are accounted for
 }
 
-// chunkRows is how many rows or keys come back at a time.
-const chunkRows = 5000
+// How many bindings or keys come back at a time, and how many rows.
+const (
+	chunkBindings = 5000
+	chunkRows     = 1000
+)
 
 func newComeback(store *clickhouse.Store, share *sharing, cfg *config, log *slog.Logger, m *meter) *comeback {
-	c := &comeback{store: store, share: share, cfg: cfg, log: log, meter: m, found: make(chan restored, 2), jobs: map[ingest.Partition]*restoring{}}
+	c := &comeback{store: store, share: share, cfg: cfg, log: log, meter: m, found: make(chan restored, 2), held: map[ingest.Partition]*restoring{}, jobs: map[ingest.Partition]*restoring{}}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.wg.Go(func() {
 		c.insist(c.ctx, "bindings", c.loadBase)
@@ -78,11 +87,11 @@ func (c *comeback) close() {
 
 // begin reads back what partitions need that have just become ours.
 func (c *comeback) begin(parts []ingest.Partition) {
-	job := &restoring{parts: parts, taken: map[ingest.Partition]bool{}, since: time.Now()}
+	job := &restoring{parts: parts, taken: map[ingest.Partition]bool{}, since: time.Now(), back: func() {}}
 	ctx, stop := context.WithCancel(c.ctx)
 	job.stop = stop
 	for _, p := range parts {
-		c.jobs[p] = job
+		c.jobs[p], c.held[p] = job, job
 	}
 	c.wg.Go(func() {
 		defer stop()
@@ -98,8 +107,10 @@ func (c *comeback) end(parts []ingest.Partition) {
 			continue
 		}
 		delete(c.jobs, p)
+		delete(c.held, p)
 		if job.taken[p] = true; len(job.taken) == len(job.parts) {
 			job.stop()
+			job.back()
 		}
 	}
 }
@@ -173,14 +184,14 @@ func (c *comeback) loadBase(ctx context.Context) error {
 // bindings brings back the bindings since a time, of all partitions if parts
 // is nil.
 func (c *comeback) bindings(ctx context.Context, job *restoring, parts []clickhouse.Place, since int64) error {
-	return inChunks(chunkRows, func(chunk []schemas.Binding) error { return c.give(ctx, restored{job: job, bindings: chunk}) },
+	return inChunks(chunkBindings, func(chunk []schemas.Binding) error { return c.give(ctx, restored{job: job, bindings: chunk}) },
 		func(add func(schemas.Binding) error) error {
 			return c.store.LoadBindings(ctx, since, parts, func(b *schemas.Binding) error { return add(*b) })
 		})
 }
 
 func (c *comeback) older(ctx context.Context, load func(func(schemas.Key) error) error) error {
-	return inChunks(chunkRows, func(chunk []schemas.Key) error { return c.give(ctx, restored{older: chunk}) }, load)
+	return inChunks(chunkBindings, func(chunk []schemas.Key) error { return c.give(ctx, restored{older: chunk}) }, load)
 }
 
 // inChunks hands on what a load brings, so much at a time.
@@ -227,7 +238,10 @@ func (c *comeback) loadPartitions(ctx context.Context, job *restoring) error {
 		}
 	}
 	since := watermark - int64(c.cfg.AllowedLateness)
-	cut, err := c.store.RowsSince(ctx, parts, since, max(1000, int(c.cfg.Memory)/2/rowBytes))
+	ids, cut, err := c.store.EventsSince(ctx, parts, since, max(1000, int(c.cfg.Memory)/2/rowBytes))
+	if err == nil {
+		err = c.give(ctx, restored{job: job, named: true, coming: ids, progress: progress})
+	}
 	if err != nil {
 		return err
 	}
@@ -241,7 +255,7 @@ func (c *comeback) loadPartitions(ctx context.Context, job *restoring) error {
 			return err
 		}
 	}
-	return c.give(ctx, restored{job: job, progress: progress, done: true})
+	return c.give(ctx, restored{job: job, done: true})
 }
 
 // prepare takes in what is known before we join the group.
@@ -268,16 +282,20 @@ func (p *pipeline) comeBack(batch *sinks.Batch) {
 		return
 	}
 	patience := 50 * time.Millisecond
-	if len(p.heard) == len(p.back.jobs) { // nothing of ours is read yet
+	if len(p.heard) == len(p.back.held) { // nothing of ours is read yet
 		patience = 500 * time.Millisecond
 	}
-	for timer := time.After(patience); ; {
+	wait := 10 * time.Millisecond // and then hear what others say
+	if p.based && len(p.back.held) == 0 {
+		wait = 0 // what is to be read does not wait for rows
+	}
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		select {
 		case r := <-p.back.found:
 			if p.takeBack(batch, r); len(p.back.jobs) == 0 {
 				return
 			}
-		case <-timer:
+		case <-time.After(wait):
 			return
 		}
 	}
@@ -286,7 +304,6 @@ func (p *pipeline) comeBack(batch *sinks.Batch) {
 func (p *pipeline) takeBack(batch *sinks.Batch, r restored) {
 	p.out.Reset()
 	p.engine.Older(r.older)
-	p.ledger.known(r.progress)
 	actions := r.actions
 	if r.job != nil {
 		r.job.bindings += len(r.bindings)
@@ -300,32 +317,55 @@ func (p *pipeline) takeBack(batch *sinks.Batch, r restored) {
 	p.engine.Restore(&p.out, r.bindings, actions)
 	p.meter.tookBack(len(r.bindings), len(actions))
 	p.collect(batch)
-	if r.job == nil {
-		p.restoredBindings += len(r.bindings)
-		if r.done {
+	switch {
+	case r.job == nil:
+		if p.restoredBindings += len(r.bindings); r.done {
 			p.based = true
 			p.log.Info("bindings restored", "bindings", p.restoredBindings, "seconds", time.Since(p.began).Round(time.Millisecond).Seconds())
 		}
-		return
-	}
-	if r.done {
+	case len(r.job.taken) == len(r.job.parts): // all were taken from us meanwhile
+	case r.named:
+		p.ledger.known(r.progress)
+		r.job.back() // those of an attempt before
+		r.job.back = p.engine.Coming(r.coming)
+		if p.share != nil {
+			p.release(r.job)
+		}
+	case r.done:
+		r.job.back()
 		p.release(r.job)
+		p.finish(r.job)
 	}
 }
 
-// release lets the partitions be read whose rows are back.
+// release lets the partitions of a job be read.
 func (p *pipeline) release(job *restoring) {
 	var ready []ingest.Partition
 	for _, part := range job.parts {
-		if p.back.jobs[part] == job {
-			delete(p.back.jobs, part)
+		if p.back.held[part] == job {
+			delete(p.back.held, part)
 			ready = append(ready, part)
 		}
 	}
+	if len(ready) == 0 {
+		return
+	}
 	took := time.Since(job.since)
-	p.log.Info("partitions restored", "partitions", len(ready), "actions", job.rows, "bindings", job.bindings, "seconds", took.Round(time.Millisecond).Seconds())
 	p.meter.restored(took)
+	p.log.Info("reading partitions", "partitions", len(ready), "seconds", took.Round(time.Millisecond).Seconds())
 	p.consumer.Release(ready)
+}
+
+// finish ends a job whose rows are all back.
+func (p *pipeline) finish(job *restoring) {
+	n := 0
+	for _, part := range job.parts {
+		if p.back.jobs[part] == job {
+			delete(p.back.jobs, part)
+			n++
+		}
+	}
+	p.log.Info("partitions restored", "partitions", n, "actions", job.rows, "bindings", job.bindings, "seconds", time.Since(job.since).Round(time.Millisecond).Seconds())
 }
 
 // assigned takes partitions over. They are read once everything their last

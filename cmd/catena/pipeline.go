@@ -141,7 +141,7 @@ func (p *pipeline) work(ctx context.Context, records []schemas.Record) error {
 		p.remember(&batch)
 	}
 	p.account(records, &batch)
-	p.meter.turned(p.engine, len(p.back.jobs))
+	p.meter.turned(p.engine, len(p.back.held))
 	end := p.traces.step(ctx, "append")
 	err := p.append(ctx, &batch)
 	end(err)

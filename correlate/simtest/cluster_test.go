@@ -22,6 +22,8 @@ type cluster struct {
 type member struct {
 	engine *correlate.Engine
 	mail   []correlate.Output // what others said and it has not yet heard
+	rows   []*schemas.Action  // of partitions taken over, on their way back
+	back   []func()           // to be called when they are
 	seen   map[schemas.ID]uint64
 }
 
@@ -106,9 +108,11 @@ func (c *cluster) run() {
 			events[i] = ev.Clone()
 		}
 		c.done[at] += n
+		c.lookUp(m, events)
 		m.engine.Process(&c.out, events)
 		c.say(m)
 		c.post(pick(c.rng, c.members))
+		c.bringBack(pick(c.rng, c.members), 1+c.rng.IntN(8))
 		if moves > 0 && c.rng.IntN(len(c.feed)/n+1) < 2 {
 			moves--
 			c.move(at)
@@ -117,6 +121,7 @@ func (c *cluster) run() {
 	for quiet := false; !quiet && c.fail == ""; {
 		quiet = true
 		for _, m := range c.members {
+			c.bringBack(m, len(m.rows))
 			for len(m.mail) > 0 && c.fail == "" {
 				quiet = false
 				c.post(m)
@@ -154,19 +159,50 @@ func (c *cluster) move(at place) {
 	next := (old + 1 + c.rng.IntN(len(c.members)-1)) % len(c.members)
 	c.owners[at] = next
 	c.members[old].engine.Unassign(at.topic, at.index)
+	c.members[old].rows = slices.DeleteFunc(c.members[old].rows, func(a *schemas.Action) bool { return lies(a, at) })
 	m := c.members[next]
 	m.engine.Assign(at.topic, at.index, c.owner)
 	for len(m.mail) > 0 && c.fail == "" { // it reads on only when it has heard all that its last owner said
 		c.post(m)
 	}
+	rows := slices.DeleteFunc(c.tab.load(), func(a *schemas.Action) bool { return !lies(a, at) })
+	ids := make([]schemas.ID, len(rows))
+	for i, a := range rows {
+		ids[i] = a.ID
+	}
+	m.back = append(m.back, m.engine.Coming(ids))
+	m.rows = append(m.rows, rows...)
+	c.rng.Shuffle(len(m.rows), func(i, j int) { m.rows[i], m.rows[j] = m.rows[j], m.rows[i] })
+}
+
+func lies(a *schemas.Action, at place) bool {
+	return a.Evidence.Topic == at.topic && a.Evidence.Partition == at.index
+}
+
+// lookUp finds the rows of events that are not back yet.
+func (c *cluster) lookUp(m *member, events []schemas.Event) {
+	ids, first, last := m.engine.Unknown(nil, events)
+	if len(ids) == 0 {
+		return
+	}
 	rows := slices.DeleteFunc(c.tab.load(), func(a *schemas.Action) bool {
-		return a.Evidence.Topic != at.topic || a.Evidence.Partition != at.index
+		return !slices.Contains(ids, a.ID) || a.TimeNanos < first || a.TimeNanos > last
 	})
-	c.rng.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
-	for len(rows) > 0 && c.fail == "" {
-		n := 1 + c.rng.IntN(len(rows))
-		m.engine.Restore(&c.out, nil, rows[:n:n])
-		c.say(m)
-		rows = rows[n:]
+	m.engine.Remember(&c.out, rows)
+	c.say(m)
+}
+
+// bringBack hands a member some of the rows that its partitions had before.
+func (c *cluster) bringBack(m *member, n int) {
+	if n = min(n, len(m.rows)); n == 0 || c.fail != "" {
+		return
+	}
+	m.engine.Restore(&c.out, nil, m.rows[:n:n])
+	c.say(m)
+	if m.rows = m.rows[n:]; len(m.rows) == 0 {
+		for _, back := range m.back {
+			back()
+		}
+		m.back = nil
 	}
 }

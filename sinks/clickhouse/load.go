@@ -45,16 +45,26 @@ func (s *Store) LoadActions(ctx context.Context, sinceNanos int64, parts []Place
 	return s.loadActions(ctx, "FROM actions FINAL WHERE "+endedSince(sinceNanos)+" AND "+in(parts), fn)
 }
 
-// RowsSince returns the earliest time, sinceNanos or later, from which on no
-// more than maxRows rows of the partitions ended, in nanoseconds. Versions that
-// are not merged yet count as rows.
-func (s *Store) RowsSince(ctx context.Context, parts []Place, sinceNanos int64, maxRows int) (int64, error) {
-	var micros int64
-	cut := sinceNanos
-	err := load(ctx, s, []field{{"toUnixTimestamp64Micro(ended_at)", &micros}},
-		fmt.Sprintf("FROM actions WHERE %s AND %s ORDER BY ended_at DESC LIMIT 1 OFFSET %d", endedSince(sinceNanos), in(parts), maxRows),
-		func() error { cut = max(cut, (micros+1)*1000); return nil })
-	return cut, err
+// EventsSince returns the ids of the rows of the partitions that ended at or
+// after sinceNanos, of maxRows of them at most, the last ones, and the time from
+// which on these ended, in nanoseconds. Versions that are not merged yet count
+// as rows.
+func (s *Store) EventsSince(ctx context.Context, parts []Place, sinceNanos int64, maxRows int) (ids []schemas.ID, cutNanos int64, err error) {
+	var (
+		id     uuid.UUID
+		micros int64
+	)
+	cutNanos = sinceNanos
+	err = load(ctx, s, []field{{"event_id", &id}, {"toUnixTimestamp64Micro(ended_at)", &micros}},
+		fmt.Sprintf("FROM actions WHERE %s AND %s ORDER BY ended_at DESC LIMIT %d", endedSince(sinceNanos), in(parts), maxRows+1), func() error {
+			if len(ids) == maxRows {
+				cutNanos = max(cutNanos, (micros+1)*1000)
+				return nil
+			}
+			ids = append(ids, schemas.ID(id))
+			return nil
+		})
+	return ids, cutNanos, err
 }
 
 // LoadRowKeys calls fn with every key that the rows of the partitions name

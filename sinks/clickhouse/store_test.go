@@ -391,9 +391,9 @@ func checkLoadBounded(t *testing.T) {
 	write(t, s, &sinks.Batch{Actions: all})
 	parts := []Place{{"bounded", 0}, {"bounded", 2}}
 	first := all[0].TimeNanos
-	cut, err := s.RowsSince(t.Context(), parts, first, 50)
-	if err != nil || cut <= first {
-		t.Fatalf("cut %d after %d, error %v", cut, first, err)
+	ids, cut, err := s.EventsSince(t.Context(), parts, first, 50)
+	if err != nil || cut <= first || len(ids) != 50 {
+		t.Fatalf("cut %d after %d, %d events, error %v", cut, first, len(ids), err)
 	}
 	var near []*schemas.Action
 	keys := map[schemas.Key]bool{}
@@ -411,6 +411,9 @@ func checkLoadBounded(t *testing.T) {
 		if a.Evidence.Partition == 1 {
 			t.Errorf("a row of partition 1 was not asked for")
 		}
+		if !slices.Contains(ids, a.ID) {
+			t.Errorf("event %s is not named, and its row comes back", a.ID)
+		}
 		loaded[a.Keys[0]] = true
 	}
 	for _, a := range all {
@@ -418,8 +421,8 @@ func checkLoadBounded(t *testing.T) {
 			t.Errorf("key %s of partition %d: loaded %v, named %v", a.Keys[0], a.Evidence.Partition, loaded[a.Keys[0]], keys[a.Keys[0]])
 		}
 	}
-	if whole, err := s.RowsSince(t.Context(), parts, first, 1000); err != nil || whole != first {
-		t.Errorf("where all fit the cut is %d, %v; want %d", whole, err, first)
+	if ids, whole, err := s.EventsSince(t.Context(), parts, first, 1000); err != nil || whole != first || len(ids) != 200 {
+		t.Errorf("where all fit the cut is %d with %d events, %v; want %d with 200", whole, len(ids), err, first)
 	}
 }
 
