@@ -61,11 +61,13 @@ type ConsumerOptions struct {
 
 	// MaxPollRecords bounds the records of one Poll; 10,000.
 	MaxPollRecords int
-	// FetchMaxBytes bounds a response of a broker, as compressed, 32 MiB;
-	// FetchMaxPartitionBytes the part of one partition in it, 8 MiB. A batch
-	// larger than either is delivered all the same, or reading would never get
-	// past it. One response of each broker is buffered ahead, so the memory
-	// held outside Poll is about brokers × FetchMaxBytes × compression ratio.
+	// FetchMaxBytes bounds a response of a broker, as compressed, 8 MiB;
+	// FetchMaxPartitionBytes the part of one partition in it, 1 MiB: what has come
+	// is polled partition by partition, so the more of one, the longer the others
+	// wait while there is a backlog. A batch larger than either is delivered all
+	// the same, or reading would never get past it. One response of each broker
+	// is buffered ahead, so the memory held outside Poll is about brokers ×
+	// FetchMaxBytes × compression ratio.
 	FetchMaxBytes, FetchMaxPartitionBytes int32
 	// MaxBatchBytes bounds a batch after decompression, 128 MiB. A larger one
 	// is unreadable: see OnUnreadable.
@@ -286,8 +288,8 @@ func (o *ConsumerOptions) fill() {
 		}
 	}
 	set(&o.MaxPollRecords, 10_000)
-	set32(&o.FetchMaxBytes, 32<<20)
-	set32(&o.FetchMaxPartitionBytes, 8<<20)
+	set32(&o.FetchMaxBytes, 8<<20)
+	set32(&o.FetchMaxPartitionBytes, 1<<20)
 	set(&o.MaxBatchBytes, 128<<20)
 	setTime(&o.SessionTimeout, 45*time.Second)
 	setTime(&o.RebalanceTimeout, 60*time.Second)
