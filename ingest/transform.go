@@ -128,8 +128,14 @@ func upper(e *evaluator, s string) string { return e.cased(s, 'a', 'z', strings.
 // cased turns the ASCII letters from first to last into those of the other
 // case; all is the slow way, for texts that are not ASCII.
 func (e *evaluator) cased(s string, first, last byte, all func(string) string) string {
-	some := false
-	for i := range len(s) {
+	some, i := false, 0
+	from, behind := uint64(0x80-first)*eachByte, uint64(0x7f-last)*eachByte // carry letters from first on, or behind last, over 0x7f
+	for ; i+8 <= len(s); i += 8 {
+		if x := load(s, i); (x|(x+from)&^(x+behind))&highBits != 0 {
+			break
+		}
+	}
+	for ; i < len(s); i++ {
 		c := s[i]
 		if c >= 0x80 {
 			return e.keep(all(s))
