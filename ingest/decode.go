@@ -84,9 +84,11 @@ type Decoder struct {
 	hint     handed          // what a list hands down to its items
 	id       schemas.IDParts // scratch
 	otlp     otlpWriter
-	spare    *otlpJSON
-	trace    *tracer // of Recognise; usually nil
-	clauses  *clauseProgram
+
+	spare      *otlpJSON // readers that nobody uses now
+	spareProto *otlpProto
+	trace      *tracer // of Recognise; usually nil
+	clauses    *clauseProgram
 }
 
 // shared is what all clones of a decoder have in common; it never changes.

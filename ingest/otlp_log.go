@@ -124,8 +124,7 @@ func (j *otlpJSON) textOf(list where, key string) (found string) {
 
 // logs decodes a LogsData.
 func (d *Decoder) logs(b []byte, level int) {
-	p := otlpProto{d: d, level: level, record: (*otlpProto).log}
-	p.all(b)
+	d.openProto(otlpProto{level: level, record: (*otlpProto).log}, b)
 }
 
 // log writes the flat document of a log record and decodes it.

@@ -171,8 +171,19 @@ func fields(b []byte, f func(field) bool) bool {
 
 // spans decodes a TracesData.
 func (d *Decoder) spans(b []byte) {
-	p := otlpProto{d: d, record: (*otlpProto).span}
+	d.openProto(otlpProto{record: (*otlpProto).span}, b)
+}
+
+// openProto is openOTLP for protobuf.
+func (d *Decoder) openProto(reader otlpProto, b []byte) {
+	p := d.spareProto
+	if d.spareProto = nil; p == nil {
+		p = new(otlpProto)
+	}
+	*p = reader
+	p.d = d
 	p.all(b)
+	d.spareProto = p
 }
 
 // otlpProto reads OTLP protobuf whose outer structure was checked before. That
