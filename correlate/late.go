@@ -78,7 +78,7 @@ func (e *Engine) Unknown(ids []schemas.ID, events []schemas.Event) (_ []schemas.
 		if ev.BindOnly != "" || !late && !e.isComing(ev.ID) {
 			continue
 		}
-		if w, ok := e.rows.byID[ev.ID]; !ok || !late && e.rows.at(w).bits&rowShadow != 0 {
+		if _, ok := e.rows.byID[ev.ID]; !ok {
 			ids = append(ids, ev.ID)
 			firstNanos, lastNanos = min(firstNanos, ev.TimeNanos), max(lastNanos, ev.TimeNanos)
 		}

@@ -148,7 +148,7 @@ func (c *cluster) move(at place) {
 	c.owner += 1000
 	old := c.owners[at]
 	if c.rng.IntN(2) == 0 {
-		c.done[at] -= c.rng.IntN(min(8, c.done[at]) + 1)
+		c.done[at] -= c.rng.IntN(min(pick(c.rng, []int{8, 8, 1000}), c.done[at]) + 1)
 	}
 	if c.rng.IntN(2) == 0 { // a restart: letters that were on their way come from the topic again
 		mail := c.members[old].mail

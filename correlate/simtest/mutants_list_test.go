@@ -61,7 +61,6 @@ var mutants = []mutant{
 	{"others are not told of tool calls", "engine.go", "case schemas.ClassToolCall, schemas.ClassDecision:", "case schemas.ClassDecision:"},
 	{"what others tell of our partitions is ours", "engine.go", "ours := from != fromOthers && e.mine(&a.Evidence)", "ours := e.mine(&a.Evidence)"},
 	{"rows on their way back are not looked up", "late.go", "!late && !e.isComing(ev.ID)", "!late"},
-	{"what is heard of a row stands for it", "late.go", "!ok || !late && e.rows.at(w).bits&rowShadow != 0 {", "!ok {"},
 	{"what others rest on leaves with its partition", "engine.go", "e.cfg.Share && e.concernsOthers(r)", "false && e.concernsOthers(r)"},
 	{"others are not told of decisions", "engine.go", "case schemas.ClassToolCall, schemas.ClassDecision:", "case schemas.ClassToolCall:"},
 
