@@ -184,7 +184,7 @@ func (d *Decoder) decode(out *Decoded, rec *schemas.Record, sum [sha256.Size]byt
 	d.begin(out, rec.Topic)
 	at := &d.evidence
 	at.Topic, at.Partition, at.Offset, at.TimestampNanos, at.RawSHA256, at.RecordIndex = rec.Topic, rec.Partition, rec.Offset, rec.TimestampNanos, sum, 0
-	d.record = rec
+	d.record, d.eval.timestampNanos = rec, rec.TimestampNanos
 	s := text(rec.Value)
 	if len(s) > d.opts.MaxRecordBytes {
 		d.dead(schemas.DeadTooLarge, s, "the record has %d bytes, the limit is %d: raise the limit, or make the producer split it", len(s), d.opts.MaxRecordBytes)

@@ -38,7 +38,8 @@ type knownSlot struct {
 	slot   int32
 	which  int
 	header string                  // of the Kafka record; empty for a member
-	made   func(d *Decoder) string // of what is made when it is asked for
+	made   func(d *Decoder) string // of what is made for each record
+	stamp  bool                    // it is the record's timestamp, which is written out when it is asked for
 }
 
 func newKnownSlot(slot int32, member, header string) knownSlot {
@@ -50,7 +51,7 @@ func newKnownSlot(slot int32, member, header string) knownSlot {
 	case "position":
 		k.made = (*Decoder).position
 	case "timestamp":
-		k.made = (*Decoder).timestamp
+		k.stamp = true
 	}
 	return k
 }
@@ -65,6 +66,9 @@ func (d *Decoder) fillKnown(p *program) {
 			s = d.header(k.header)
 		case k.made != nil:
 			s = k.made(d)
+		case k.stamp && d.evidence.TimestampNanos != 0:
+			d.eval.fill(k.slot, "later", kindStamp, true)
+			continue
 		}
 		if s != "" {
 			d.eval.fill(k.slot, s, kindString, false)
@@ -85,15 +89,11 @@ func (d *Decoder) position() string {
 	return arena.since(start)
 }
 
-// timestamp is when Kafka got the record: the time of records that tell none.
-func (d *Decoder) timestamp() string {
-	if d.evidence.TimestampNanos == 0 {
-		return ""
-	}
-	arena := d.eval.arena
-	start := len(arena.buf)
-	arena.buf = time.Unix(0, d.evidence.TimestampNanos).UTC().AppendFormat(arena.buf, time.RFC3339Nano)
-	return arena.since(start)
+// stamp is when Kafka got the record: the time of records that tell none.
+func (e *evaluator) stamp() string {
+	start := len(e.arena.buf)
+	e.arena.buf = time.Unix(0, e.timestampNanos).UTC().AppendFormat(e.arena.buf, time.RFC3339Nano)
+	return e.arena.since(start)
 }
 
 // header is the first header of a name.

@@ -73,6 +73,9 @@ type evaluator struct {
 	// hidden is set when a placeholder such as HIDDEN_DUE_TO_SECURITY_REASONS
 	// was found where a value was looked for.
 	hidden bool
+
+	timestampNanos int64 // of the record; zero for none
+
 	pieces []string // of the template at hand
 	memos  []memo   // by number
 }
@@ -290,6 +293,10 @@ func (e *evaluator) textOf(x *slot) (string, bool) {
 
 // madeText is the value of a slot that does not stand in the record as it is.
 func (e *evaluator) madeText(x *slot) (string, bool) {
+	if x.kind == kindStamp {
+		x.text, x.kind, x.escaped = e.stamp(), kindString, false
+		return x.text, true
+	}
 	if !x.starred {
 		x.text, x.escaped = e.arena.unescaped(x.text), false
 		return x.text, x.text != ""

@@ -21,6 +21,7 @@ const (
 	kindString
 	kindObject
 	kindArray
+	kindStamp // of a string that is yet to be made, see [evaluator.stamp]
 )
 
 // value is what a path leads to: a string's inside as it stands, anything else
