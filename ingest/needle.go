@@ -29,19 +29,32 @@ func rarity(c byte) int {
 	return 256
 }
 
+// tooMany reports whether so many misses among so many bytes say that a text is
+// full of the byte by which it is searched, as somebody may have written it.
+// Package strings is faster then.
+func tooMany(misses, bytes int) bool { return misses > 16 && misses > bytes/8 }
+
 // index is where the text first stands in s; -1 if it does not.
 func (n *needle) index(s string) int {
 	if n.text == "" {
 		return 0
 	}
+	misses := 0
 	for p := n.at; p < len(s); p++ {
 		i := strings.IndexByte(s[p:], n.text[n.at])
 		if i < 0 {
 			return -1
 		}
 		p += i
-		if strings.HasPrefix(s[p-n.at:], n.text) {
-			return p - n.at
+		start := p - n.at
+		if strings.HasPrefix(s[start:], n.text) {
+			return start
+		}
+		if misses++; tooMany(misses, p) {
+			if i = strings.Index(s[start:], n.text); i >= 0 {
+				i += start
+			}
+			return i
 		}
 	}
 	return -1
@@ -52,12 +65,17 @@ func (n *needle) lastIndex(s string) int {
 	if n.text == "" {
 		return len(s)
 	}
+	misses := 0
 	for p := len(s) - len(n.text) + n.at; p >= n.at; p-- {
 		if p = strings.LastIndexByte(s[:p+1], n.text[n.at]); p < n.at {
 			return -1
 		}
-		if strings.HasPrefix(s[p-n.at:], n.text) {
-			return p - n.at
+		start := p - n.at
+		if strings.HasPrefix(s[start:], n.text) {
+			return start
+		}
+		if misses++; tooMany(misses, len(s)-p) {
+			return strings.LastIndex(s[:start+len(n.text)], n.text)
 		}
 	}
 	return -1

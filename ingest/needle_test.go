@@ -18,6 +18,10 @@ func TestNeedle(t *testing.T) {
 	}
 	for range 20_000 {
 		s, n := some(24), newNeedle(some(5))
+		if rng.IntN(4) == 0 { // full of one byte
+			at := rng.IntN(len(s) + 1)
+			s = s[:at] + strings.Repeat("B", rng.IntN(60)) + s[at:]
+		}
 		if got, want := n.index(s), strings.Index(s, n.text); got != want {
 			t.Fatalf("index of %q in %q: %d, not %d", n.text, s, got, want)
 		}
