@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/valyala/fastjson"
+	"google.golang.org/protobuf/proto"
 
 	"catena/schemas"
 	"catena/schemas/sources"
@@ -138,6 +139,30 @@ func BenchmarkSideBySide(b *testing.B) {
 		b.ReportMetric(float64(best[i].Nanoseconds()), turns[i].name+"-ns")
 	}
 	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkOTLP decodes the same spans from both encodings.
+func BenchmarkOTLP(b *testing.B) {
+	wire, err := proto.Marshal(testTraces())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, x := range []struct{ name, value string }{{"protobuf", string(wire)}, {"json", testTracesJSON}} {
+		b.Run(x.name, func(b *testing.B) {
+			rec := schemas.Record{Topic: "otlp_spans", Value: []byte(x.value)}
+			d := newDecoder(b, DecoderOptions{})
+			var out Decoded
+			b.SetBytes(int64(len(rec.Value)))
+			b.ReportAllocs()
+			for b.Loop() {
+				out.Reset()
+				d.decode(&out, &rec, [sha256.Size]byte{})
+			}
+			if len(out.Events) != 3 {
+				b.Fatal("not three events")
+			}
+		})
+	}
 }
 
 // BenchmarkGoldens decodes every golden record, of all sources by turns.
