@@ -83,6 +83,7 @@ type Decoder struct {
 	base     int             // where the text at hand begins in the record; negative in text that was unwrapped
 	hint     handed          // what a list hands down to its items
 	id       schemas.IDParts // scratch
+	more     []byte          // scratch of a message, see [message]
 	otlp     otlpWriter
 
 	spare      *otlpJSON // readers that nobody uses now

@@ -64,7 +64,7 @@ func (d *Decoder) containerLine(s string, level int) bool {
 
 // syslogLine decodes a line of syslog.
 func (d *Decoder) syslogLine(s string, level int) bool {
-	var m message
+	m := message{more: d.more}
 	rest, pri := priority(s)
 	if pri >= 0 {
 		m.more = word(m.more, "SYSLOG_FACILITY", strconv.Itoa(pri/8))

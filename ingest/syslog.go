@@ -87,7 +87,7 @@ func (d *Decoder) openVectorJournal(c content) {
 
 // remake writes the document of a message whose parts stand in another one.
 func (d *Decoder) remake(c content, r *reader, form string) {
-	var m message
+	m := message{more: d.more}
 	ok := d.read(r, offsetIn(d.eval.s, c.whole), func(name, text string) {
 		switch name {
 		case "time":
@@ -138,7 +138,7 @@ func (d *Decoder) openJournalBytes(c content) {
 // message is what syslog says with a message.
 type message struct {
 	time, host, app, pid, text string
-	more                       []byte // members as they stand
+	more                       []byte // members as they stand; its memory is used again
 }
 
 // tag takes sshd[123]: apart.
@@ -164,6 +164,7 @@ func (d *Decoder) message(form string, m *message, level int) {
 	}
 	if len(m.more) > 0 {
 		b = append(append(b, ','), m.more...)
+		d.more = m.more[:0]
 	}
 	arena.buf = append(b, '}')
 	d.repair(arena.since(start), level)
