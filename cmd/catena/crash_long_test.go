@@ -148,10 +148,10 @@ const hang = time.Minute
 // joins again.
 func TestMoves(t *testing.T) {
 	seed := drawSeed(t)
-	l := newLab(t, "crash_moves", append(flowSettings, "CATENA_SHARE_TOPIC=crash_moves_share")...)
+	l := newLab(t, "crash_moves", append(flowSettings, "CATENA_SHARE_TOPIC=crash_moves_share", "CATENA_BATCH_AGE=500ms")...)
 	f := newFlow(l, seed, 12)
-	if *crashRecords > 1_000_000 {
-		f.spacing = 2 * time.Second // an hour of event time is more seconds of ours
+	if *crashRecords > 1_000_000 { // an hour of event time in a minute of ours
+		f.spacing = flowSpacing * 1000 / time.Duration(*crashRate)
 	}
 	var runs []*child
 	for range 3 {

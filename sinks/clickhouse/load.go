@@ -42,7 +42,13 @@ func endedSince(nanos int64) string {
 // Everything that was written comes back, to the nanosecond; Makes, Ends and
 // BindOnly are not in the table and stay empty.
 func (s *Store) LoadActions(ctx context.Context, sinceNanos int64, parts []Place, fn func(*schemas.Action) error) error {
-	return s.loadActions(ctx, "FROM actions FINAL WHERE "+endedSince(sinceNanos)+" AND "+in(parts), fn)
+	where := endedSince(sinceNanos) + " AND " + in(parts)
+	if len(parts) == 0 {
+		return s.loadActions(ctx, "FROM actions FINAL WHERE "+where, fn)
+	}
+	// FINAL reads all columns of whatever the sorting key does not exclude, before it looks at the partition. The ids
+	// exclude: of 90,000 rows in a tenth of a table this takes 1 s instead of 5. They may be of versions that lay elsewhere.
+	return s.loadActions(ctx, "FROM actions FINAL PREWHERE event_id GLOBAL IN (SELECT event_id FROM actions WHERE "+where+") WHERE "+where, fn)
 }
 
 // EventsSince returns the ids of the rows of the partitions that ended at or
@@ -211,7 +217,7 @@ func (s *Store) LoadEvents(ctx context.Context, ids []schemas.ID, firstNanos, la
 		for i, id := range part {
 			quoted[i] = "'" + id.String() + "'"
 		}
-		err := s.loadActions(ctx, "FROM actions FINAL WHERE event_id IN ("+strings.Join(quoted, ", ")+") AND "+between(firstNanos, lastNanos), func(a *schemas.Action) error {
+		err := s.loadActions(ctx, "FROM actions FINAL PREWHERE event_id IN ("+strings.Join(quoted, ", ")+") WHERE "+between(firstNanos, lastNanos), func(a *schemas.Action) error {
 			found = append(found, a)
 			return nil
 		})
