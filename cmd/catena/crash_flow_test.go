@@ -28,7 +28,6 @@ type flow struct {
 	*carrier
 	seed       uint64
 	partitions int
-	spacing    time.Duration
 	reference  *stitcher // decodes for the reference
 
 	world   uint64
@@ -60,7 +59,7 @@ const flowSigns = 300
 
 func newFlow(l *lab, seed uint64, partitions int) *flow {
 	l.t.Helper()
-	f := &flow{carrier: newCarrier(), seed: seed << 20, partitions: partitions, spacing: flowSpacing, systems: map[string]int{}, want: map[schemas.ID]uint64{}, whole: map[schemas.ID]*schemas.Action{}}
+	f := &flow{carrier: newCarrier(), seed: seed << 20, partitions: partitions, systems: map[string]int{}, want: map[schemas.ID]uint64{}, whole: map[schemas.ID]*schemas.Action{}}
 	for i := range uint64(flowSigns) {
 		for _, ev := range f.events(i) {
 			f.record(&ev, "x")
@@ -85,7 +84,7 @@ func newFlow(l *lab, seed uint64, partitions int) *flow {
 // events are those of a world that lie in its ten minutes before and after.
 func (f *flow) events(k uint64) []schemas.Event {
 	w := simtest.Make(f.seed+k, simtest.Shape{Stories: 20, Loss: int(k % 3)})
-	shift := int64(k) * int64(f.spacing)
+	shift := int64(k) * int64(flowSpacing)
 	var out []schemas.Event
 	for i := range w.Events {
 		far := w.Events[i].TimeNanos - simtest.Noon
@@ -183,7 +182,7 @@ func (a *arrivals) Pop() any {
 func (f *flow) next(dst []schemas.Record, n int, stop bool) []schemas.Record {
 	for ; n > 0; n-- {
 		// Whatever the worlds to come have to tell arrives after their ten minutes before.
-		for !stop && (f.pending.Len() == 0 || f.pending.list[0].at >= simtest.Noon+int64(f.world)*int64(f.spacing)-int64(flowReach)) {
+		for !stop && (f.pending.Len() == 0 || f.pending.list[0].at >= simtest.Noon+int64(f.world)*int64(flowSpacing)-int64(flowReach)) {
 			f.begin()
 		}
 		if f.pending.Len() == 0 {
