@@ -311,6 +311,23 @@ func (e *Engine) Restore(out *Output, bindings []schemas.Binding, actions []*sch
 	e.ask(out)
 }
 
+// Used takes back the first uses of tokens, for what is said of where a token is
+// used from. Of tokens whose bindings are not in memory they are had from the
+// tables with these.
+func (e *Engine) Used(out *Output, uses []schemas.Use) {
+	for i := range uses {
+		u := &uses[i]
+		if ip, err := netip.ParseAddr(u.SourceIP); err == nil {
+			if n := e.state.peek(u.Token); n != 0 {
+				e.used(n, ip, u.TimeNanos, u.Event)
+			}
+		}
+	}
+	e.settle(out)
+	e.shrink()
+	e.ask(out)
+}
+
 // Learn takes in what another engine, which has other partitions, said in its
 // Output. It may come in any order, late, and more than once.
 func (e *Engine) Learn(out *Output, bindings []schemas.Binding, shared []*schemas.Action) {
@@ -619,14 +636,19 @@ func (e *Engine) note(ev *schemas.Event, k *schemas.Key, n nodeID) {
 		if err != nil {
 			return
 		}
-		if s.firstUse(n, ip, ev.TimeNanos, ev.ID) {
-			e.wake(n)
-			e.callBack(n)
-		}
+		e.used(n, ip, ev.TimeNanos, ev.ID)
 	default:
 		return
 	}
 	s.at(n).seen = max(s.at(n).seen, heardNanos(ev.TimeNanos, &ev.Evidence))
+}
+
+// used notes a use of a token, which may be its first.
+func (e *Engine) used(n nodeID, ip netip.Addr, nanos int64, event schemas.ID) {
+	if e.state.firstUse(n, ip, nanos, event) {
+		e.wake(n)
+		e.callBack(n)
+	}
 }
 
 // ownsCall reports whether a call key names the event's own span, rather than

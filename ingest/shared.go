@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -19,9 +20,11 @@ type SharedOptions struct {
 	Cluster
 	Topic string
 	// Partitions of the topic when it is made, 6; Retention is for how long what
-	// was told stays, 24 h.
+	// was told stays, 24 h: longer than what is told may wait to be kept.
 	Partitions int32
 	Retention  time.Duration
+	// Marks is how often [Shared.Mark] is called, 5 s.
+	Marks time.Duration
 }
 
 // Told is something that another instance said.
@@ -31,14 +34,17 @@ type Told struct {
 }
 
 // Shared is a compacted topic in which instances tell each other what they
-// have found out. Everyone reads all of it, from its start, and leaves out what
-// it said itself. What is older than its retention has to be had from elsewhere.
+// have found out. Everyone hears what the others tell, and leaves out what it
+// said itself. What is kept elsewhere too need not be heard of whoever begins:
+// each instance marks up to when all that it told is kept, and hearing begins
+// at the earliest of the marks, see [Shared.From].
 //
 // Tell, Hear, Flush and CatchUp may be called from several goroutines.
 type Shared struct {
 	opts   SharedOptions
 	me     []byte
 	client *kgo.Client
+	from   time.Time
 	heard  chan []Told
 	failed atomic.Pointer[error]
 	given  atomic.Int64 // how often something was handed to heard,
@@ -55,6 +61,17 @@ const (
 	headerKind = "kind"
 )
 
+// kindMark is the kind of a mark, whose value is a time in Unix milliseconds.
+const kindMark = '='
+
+// How far back hearing begins: an instance from which no mark has come for so
+// many of them is gone, and who goes on with its records tells them again. As
+// the times are those of several machines' clocks, some more is heard.
+const (
+	marksMissed = 12
+	clockSkew   = time.Minute
+)
+
 // NewShared makes the topic if it is missing, and begins to read it. It fails
 // when no broker answers within the start timeout, or when the topic can be
 // neither found nor made.
@@ -65,12 +82,19 @@ func NewShared(ctx context.Context, opts SharedOptions) (*Shared, error) {
 	if opts.Retention <= 0 {
 		opts.Retention = 24 * time.Hour
 	}
+	if opts.Marks <= 0 {
+		opts.Marks = 5 * time.Second
+	}
+	s := &Shared{opts: opts, me: []byte(rand.Text()), heard: make(chan []Told, 4), next: map[int32]int64{}}
+	if err := s.open(ctx); err != nil {
+		return nil, err
+	}
 	base, err := opts.options()
 	if err != nil {
 		return nil, err
 	}
-	client, err := kgo.NewClient(append(base,
-		kgo.ConsumeTopics(opts.Topic), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+	s.client, err = kgo.NewClient(append(base,
+		kgo.ConsumeTopics(opts.Topic), kgo.ConsumeStartOffset(kgo.NewOffset().AfterMilli(s.from.UnixMilli())),
 		kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchMaxBytes(8<<20),
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerBatchMaxBytes(MaxRecordBytes), kgo.MaxBufferedRecords(1_000_000), kgo.MaxBufferedBytes(64<<20),
 		kgo.ProducerBatchCompression(kgo.Lz4Compression()), kgo.ProducerLinger(5*time.Millisecond),
@@ -79,25 +103,32 @@ func NewShared(ctx context.Context, opts SharedOptions) (*Shared, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
-	s := &Shared{opts: opts, me: []byte(rand.Text()), client: client, heard: make(chan []Told, 4), next: map[int32]int64{}}
-	if err := s.open(ctx); err != nil {
-		client.Close()
-		return nil, err
-	}
 	reading, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	s.wg.Go(func() { s.read(reading) })
 	return s, nil
 }
 
+// open makes the topic if need be, and finds out where to begin.
 func (s *Shared) open(ctx context.Context) error {
-	if err := s.opts.check(ctx, s.client); err != nil {
+	base, err := s.opts.options()
+	if err != nil {
+		return err
+	}
+	lately := time.Now().Add(-marksMissed * s.opts.Marks)
+	client, err := kgo.NewClient(append(base, kgo.ConsumeTopics(s.opts.Topic), kgo.ConsumeStartOffset(kgo.NewOffset().AfterMilli(lately.UnixMilli())),
+		kgo.FetchMaxWait(100*time.Millisecond), kgo.FetchMaxBytes(8<<20))...)
+	if err != nil {
+		return fmt.Errorf("kafka: %w", err)
+	}
+	defer client.Close()
+	if err := s.opts.check(ctx, client); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.startTimeout())
 	defer cancel()
-	adm := kadm.NewClient(s.client)
-	_, err := adm.CreateTopic(ctx, s.opts.Partitions, -1, map[string]*string{
+	adm := kadm.NewClient(client)
+	_, err = adm.CreateTopic(ctx, s.opts.Partitions, -1, map[string]*string{
 		"cleanup.policy": kadm.StringPtr("compact,delete"), "retention.ms": kadm.StringPtr(fmt.Sprint(s.opts.Retention.Milliseconds())),
 		"max.message.bytes": kadm.StringPtr(fmt.Sprint(MaxRecordBytes + 64<<10)),
 	}, s.opts.Topic)
@@ -108,7 +139,8 @@ func (s *Shared) open(ctx context.Context) error {
 			listed = ends.Error()
 		}
 		if listed == nil && len(ends[s.opts.Topic]) > 0 {
-			return nil
+			s.from, err = s.marks(ctx, client, adm, lately, ends)
+			return err
 		}
 		if err != nil && !exists { // not made, and not there
 			return fmt.Errorf("kafka: topic %s, in which instances share what they know, can be neither found nor made: %w; make it with cleanup.policy=compact,delete, or check CATENA_SHARE_TOPIC", s.opts.Topic, err)
@@ -117,6 +149,56 @@ func (s *Shared) open(ctx context.Context) error {
 			return fmt.Errorf("kafka: topic %s does not appear: %w", s.opts.Topic, errors.Join(listed, ctx.Err()))
 		}
 	}
+}
+
+// marks returns the earliest time that the last mark of an instance names, of
+// those from which one has come lately, but for the skew of clocks.
+func (s *Shared) marks(ctx context.Context, client *kgo.Client, adm *kadm.Client, lately time.Time, ends kadm.ListedOffsets) (time.Time, error) {
+	next := map[int32]int64{}
+	starts, err := adm.ListOffsetsAfterMilli(ctx, lately.UnixMilli(), s.opts.Topic)
+	if err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("kafka: topic %s: %w", s.opts.Topic, err)
+	}
+	starts.Each(func(o kadm.ListedOffset) { next[o.Partition] = o.Offset })
+	behind := func() (n int) {
+		ends.Each(func(o kadm.ListedOffset) {
+			if next[o.Partition] < o.Offset {
+				n++
+			}
+		})
+		return n
+	}
+	last := map[string]int64{}
+	for behind() > 0 {
+		fetches := client.PollRecords(ctx, 10_000)
+		if ctx.Err() != nil {
+			return time.Time{}, fmt.Errorf("kafka: topic %s cannot be read to its end: %w", s.opts.Topic, errors.Join(ctx.Err(), fetches.Err()))
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			next[r.Partition] = r.Offset + 1
+			if from, kind := headers(r); kind == kindMark && len(r.Value) == 8 {
+				last[string(from)] = int64(binary.BigEndian.Uint64(r.Value))
+			}
+		})
+	}
+	from := lately.UnixMilli()
+	for _, at := range last {
+		from = min(from, at)
+	}
+	return time.UnixMilli(from).Add(-clockSkew), nil
+}
+
+// From is the time from which on all is heard that was told. All that was told
+// before is kept, as the instances say that told it.
+func (s *Shared) From() time.Time { return s.from }
+
+// Mark says that all that we told before a time is kept. It does not wait, and
+// is called every [SharedOptions.Marks].
+func (s *Shared) Mark(ctx context.Context, kept time.Time) {
+	s.Tell(ctx, kindMark, append([]byte{kindMark}, s.me...), binary.BigEndian.AppendUint64(nil, uint64(kept.UnixMilli())))
 }
 
 // Tell says something to the other instances, without waiting. A later message
@@ -168,7 +250,7 @@ func (s *Shared) CatchUp(ctx context.Context) error {
 	}
 	var starts kadm.ListedOffsets
 	if err == nil {
-		starts, err = adm.ListStartOffsets(ctx, s.opts.Topic)
+		starts, err = adm.ListOffsetsAfterMilli(ctx, s.from.UnixMilli(), s.opts.Topic)
 	}
 	if err == nil {
 		err = starts.Error()
@@ -239,20 +321,20 @@ func (s *Shared) read(ctx context.Context) {
 }
 
 func (s *Shared) message(r *kgo.Record) (t Told, ok bool) {
+	from, kind := headers(r)
+	return Told{kind, r.Value}, kind != 0 && kind != kindMark && r.Value != nil && string(from) != string(s.me)
+}
+
+func headers(r *kgo.Record) (from []byte, kind byte) {
 	for _, h := range r.Headers {
-		switch h.Key {
-		case headerFrom:
-			if string(h.Value) == string(s.me) {
-				return t, false
-			}
-		case headerKind:
-			if len(h.Value) == 1 {
-				t.Kind = h.Value[0]
-			}
+		switch {
+		case h.Key == headerFrom:
+			from = h.Value
+		case h.Key == headerKind && len(h.Value) == 1:
+			kind = h.Value[0]
 		}
 	}
-	t.Value = r.Value
-	return t, t.Kind != 0 && r.Value != nil
+	return from, kind
 }
 
 // note says how far each partition has been read.

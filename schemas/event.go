@@ -92,6 +92,14 @@ type End struct {
 	Revoked bool // withdrawn, rather than closed or run out
 }
 
+// Use is the first time that a token is known to have been used from an address.
+type Use struct {
+	Token     Key
+	TimeNanos int64 // event time
+	SourceIP  string
+	Event     ID
+}
+
 // Binding says that Child is driven by Parent.
 type Binding struct {
 	Child, Parent         Key

@@ -3,6 +3,7 @@ package sinks
 import (
 	"context"
 	"errors"
+	"time"
 
 	"catena/schemas"
 )
@@ -33,6 +34,10 @@ type Batch struct {
 	Skips       []schemas.Skip
 	ItemCounts  []schemas.ItemCount
 	Progress    []schemas.Progress
+
+	// Since is when the batch began to be made, for its age in a [Writer]; zero
+	// is when it is appended.
+	Since time.Time
 }
 
 // Rows is the number of rows of all tables.

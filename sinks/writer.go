@@ -109,7 +109,7 @@ type chunk struct {
 	batch       Batch
 	rows, bytes int
 	number      uint64
-	since       time.Time // when its first row came
+	since       time.Time // when its first row came, or began to be made
 	sealed      bool
 }
 
@@ -122,6 +122,7 @@ type Stats struct {
 	Replaced uint64 // rows left out because their batch held a newer version
 
 	PendingRows, PendingBytes int
+	Oldest                    time.Time // since when what is pending waits; zero if nothing is
 	Down                      time.Time // since when the sink takes nothing; zero while it does
 }
 
@@ -160,6 +161,9 @@ func (w *Writer) Append(b *Batch) error {
 		return ErrFull
 	}
 	c := w.open()
+	if !b.Since.IsZero() && b.Since.Before(c.since) {
+		c.since = b.Since
+	}
 	c.batch.Actions = append(c.batch.Actions, b.Actions...)
 	c.batch.Bindings = append(c.batch.Bindings, b.Bindings...)
 	c.batch.DeadLetters = append(c.batch.DeadLetters, b.DeadLetters...)
@@ -279,7 +283,11 @@ func (w *Writer) Close(ctx context.Context) error {
 func (w *Writer) Stats() Stats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.stats
+	s := w.stats
+	if len(w.queue) > 0 {
+		s.Oldest = w.queue[0].since
+	}
+	return s
 }
 
 // run is the writer's one goroutine.

@@ -56,6 +56,7 @@ type restored struct {
 	job      *restoring // nil for what is known before any partition is ours
 	bindings []schemas.Binding
 	actions  []*schemas.Action
+	uses     []schemas.Use // the first of tokens
 	older    []schemas.Key // left in the tables, to be looked up when somebody uses them
 	done     bool
 
@@ -161,8 +162,8 @@ func (c *comeback) newest(ctx context.Context) (int64, []schemas.Progress, error
 	return watermark, progress, err
 }
 
-// loadBase brings back the bindings of the window, and the names of those that
-// are older, and waits for what other instances have said.
+// loadBase brings back the bindings of the window, the names of those that are
+// older, and what instances share, and waits for what they tell now.
 func (c *comeback) loadBase(ctx context.Context) error {
 	watermark, _, err := c.newest(ctx)
 	if err != nil {
@@ -174,6 +175,21 @@ func (c *comeback) loadBase(ctx context.Context) error {
 	}
 	if err := c.older(ctx, func(fn func(schemas.Key) error) error { return c.store.LoadOlderKeys(ctx, since, fn) }); err != nil {
 		return err
+	}
+	if c.share != nil {
+		since := watermark - int64(c.cfg.AllowedLateness)
+		if err := inChunks(chunkRows, func(chunk []*schemas.Action) error { return c.give(ctx, restored{actions: chunk}) },
+			func(add func(*schemas.Action) error) error {
+				return c.store.LoadShared(ctx, since, add)
+			}); err != nil {
+			return err
+		}
+		if err := inChunks(chunkBindings, func(chunk []schemas.Use) error { return c.give(ctx, restored{uses: chunk}) },
+			func(add func(schemas.Use) error) error {
+				return c.store.LoadFirstUses(ctx, min(since, watermark-int64(sharedFor)), add)
+			}); err != nil {
+			return err
+		}
 	}
 	if err := c.share.catchUp(ctx); err != nil {
 		return err
@@ -292,7 +308,7 @@ func (p *pipeline) comeBack(batch *sinks.Batch) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		select {
 		case r := <-p.back.found:
-			if p.takeBack(batch, r); len(p.back.jobs) == 0 {
+			if p.takeBack(batch, r); p.based && len(p.back.jobs) == 0 {
 				return
 			}
 		case <-time.After(wait):
@@ -315,6 +331,7 @@ func (p *pipeline) takeBack(batch *sinks.Batch, r restored) {
 		}
 	}
 	p.engine.Restore(&p.out, r.bindings, actions)
+	p.engine.Used(&p.out, r.uses)
 	p.meter.tookBack(len(r.bindings), len(actions))
 	p.collect(batch)
 	switch {

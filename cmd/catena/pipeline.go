@@ -37,6 +37,7 @@ type pipeline struct {
 	share    *sharing // with other instances; nil if this is the only one
 	dead     *deadTopic
 	lonely   atomic.Bool
+	working  atomic.Int64 // since when the loop is at work, Unix milliseconds; zero between two turns
 	meter    *meter
 	traces   *traces            // nil if no collector is named
 	registry *registry.Registry // nil if there is none
@@ -101,6 +102,7 @@ func (p *pipeline) run(ctx context.Context) error {
 	go p.recall.run(recalling)
 	defer func() { stop(); <-p.recall.done }()
 	defer p.meter.watch(ctx)()
+	go p.mark(recalling)
 	var records []schemas.Record
 	err := p.prepare(ctx)
 	p.meter.enter(phaseRunning)
@@ -129,7 +131,9 @@ func (p *pipeline) run(ctx context.Context) error {
 func (p *pipeline) work(ctx context.Context, records []schemas.Record) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var batch sinks.Batch
+	batch := sinks.Batch{Since: time.Now()}
+	p.working.Store(batch.Since.UnixMilli())
+	defer p.working.Store(0)
 	p.comeBack(&batch)
 	p.hear(&batch)
 	if err := p.stitch(ctx, records, &batch); err != nil {
@@ -248,6 +252,9 @@ func (p *pipeline) durable(batch *sinks.Batch) {
 	offsets := make([]ingest.Offset, 0, len(batch.Progress))
 	for _, pr := range batch.Progress {
 		offsets = append(offsets, ingest.Offset{Topic: pr.Topic, Partition: pr.Partition, Offset: pr.Offset})
+	}
+	if len(offsets) == 0 {
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.Drain)
 	defer cancel()

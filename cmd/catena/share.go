@@ -16,7 +16,7 @@ import (
 
 // Several instances: a consumer group splits the partitions, and what one
 // learns that rows of others may rest on goes through a compacted topic which
-// every instance reads whole. What is told is told before the offsets of its
+// every instance hears. Who begins reads from the tables what was told before. What is told is told before the offsets of its
 // records are committed, so that after a crash the next owner tells it again.
 
 // The kinds of messages.
@@ -24,6 +24,10 @@ const (
 	toldBinding = 'b' // key: the binding's identity
 	toldAction  = 'a' // key: the event's id
 )
+
+// sharedFor is how long what was told stays in the topic, and how far back the
+// first uses of tokens are read from the tables.
+const sharedFor = 24 * time.Hour
 
 // sharing is the topic as the pipeline uses it; nil where there is but one
 // instance.
@@ -41,7 +45,7 @@ func openSharing(ctx context.Context, cfg *config, log *slog.Logger) (*sharing, 
 	if cfg.ShareTopic == "" {
 		return nil, nil
 	}
-	topic, err := ingest.NewShared(ctx, ingest.SharedOptions{Cluster: cfg.cluster(log), Topic: cfg.ShareTopic})
+	topic, err := ingest.NewShared(ctx, ingest.SharedOptions{Cluster: cfg.cluster(log), Topic: cfg.ShareTopic, Retention: sharedFor, Marks: markEvery})
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +113,37 @@ func (s *sharing) catchUp(ctx context.Context) error {
 	return s.topic.CatchUp(ctx)
 }
 
+// mark tells now and then up to when all that we told is in the tables, until
+// ctx ends: who begins need not hear it.
+func (p *pipeline) mark(ctx context.Context) {
+	tick := time.NewTicker(markEvery)
+	defer tick.Stop()
+	for p.share != nil {
+		kept := time.Now()
+		if at := p.working.Load(); at != 0 { // what is told now may come after
+			kept = earlier(kept, time.UnixMilli(at))
+		}
+		if at := p.writer.Stats().Oldest; !at.IsZero() {
+			kept = earlier(kept, at)
+		}
+		p.share.topic.Mark(ctx, kept)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+const markEvery = 5 * time.Second
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
 // flush returns when all that was told is durable.
 func (s *sharing) flush(ctx context.Context) error {
 	if s == nil {
@@ -154,11 +189,7 @@ func (p *pipeline) hear(batch *sinks.Batch) {
 	if p.share == nil || p.writer.Full() {
 		return
 	}
-	patience := 50 * time.Millisecond
-	if !p.based {
-		patience = 500 * time.Millisecond
-	}
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(50 * time.Millisecond); time.Now().Before(deadline); {
 		bindings, actions := p.share.hear()
 		if len(bindings)+len(actions) == 0 {
 			return

@@ -46,9 +46,52 @@ func (s *Store) LoadActions(ctx context.Context, sinceNanos int64, parts []Place
 	if len(parts) == 0 {
 		return s.loadActions(ctx, "FROM actions FINAL WHERE "+where, fn)
 	}
-	// FINAL reads all columns of whatever the sorting key does not exclude, before it looks at the partition. The ids
-	// exclude: of 90,000 rows in a tenth of a table this takes 1 s instead of 5. They may be of versions that lay elsewhere.
-	return s.loadActions(ctx, "FROM actions FINAL PREWHERE event_id GLOBAL IN (SELECT event_id FROM actions WHERE "+where+") WHERE "+where, fn)
+	// FINAL reads all columns of whatever the sorting key does not exclude, before it looks at the partition. The time of
+	// the first row and the ids exclude: of 90,000 rows in a tenth of a table this takes 1 s instead of 5. The ids may be
+	// of versions that lay elsewhere.
+	var first int64
+	if err := load(ctx, s, []field{{"toUnixTimestamp64Micro(min(event_time))", &first}}, "FROM actions WHERE "+where, func() error { return nil }); err != nil {
+		return err
+	}
+	return s.loadActions(ctx, fmt.Sprintf("FROM actions FINAL PREWHERE event_time >= fromUnixTimestamp64Micro(%d, 'UTC') AND "+
+		"event_id GLOBAL IN (SELECT event_id FROM actions WHERE %[2]s) WHERE %[2]s", first, where), fn)
+}
+
+// LoadShared calls fn with the actions on which more than a binding of other
+// actions may rest, as correlate.Output.Shared has them: the tool calls, the
+// decisions and what names the cause of a request, of those that ended at or
+// after sinceNanos. One may come twice.
+func (s *Store) LoadShared(ctx context.Context, sinceNanos int64, fn func(*schemas.Action) error) error {
+	// What all versions of a row have in common may be looked at before they are merged.
+	for _, from := range []string{
+		"PREWHERE " + endedSince(sinceNanos) + " AND class IN ('tool_call', 'decision')",
+		"PREWHERE " + endedSince(sinceNanos) + " AND request != '' WHERE cause_grade != ''",
+	} {
+		if err := s.loadActions(ctx, "FROM actions FINAL "+from, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LoadFirstUses calls fn with the first use of each token in the records of
+// actions that ended at or after sinceNanos: when, from where, and in which event.
+func (s *Store) LoadFirstUses(ctx context.Context, sinceNanos int64, fn func(schemas.Use) error) error {
+	var (
+		key, ip string
+		u       schemas.Use
+		id      uuid.UUID
+	)
+	// The ids in the order of their text, in which they are told apart elsewhere.
+	return load(ctx, s, []field{{"t", &key}, {"min(time_nanos)", &u.TimeNanos},
+		{"argMin(source_ip, (time_nanos, toString(event_id)))", &ip}, {"argMin(event_id, (time_nanos, toString(event_id)))", &id}},
+		"FROM actions ARRAY JOIN arrayFilter(k -> startsWith(k, 'token:'), keys) AS t WHERE "+endedSince(sinceNanos)+" AND (isIPv4String(source_ip) OR isIPv6String(source_ip)) GROUP BY t", func() (err error) {
+			if u.Token, err = schemas.ParseKey(key); err != nil {
+				return err
+			}
+			u.SourceIP, u.Event = ip, schemas.ID(id)
+			return fn(u)
+		})
 }
 
 // EventsSince returns the ids of the rows of the partitions that ended at or

@@ -375,6 +375,64 @@ func checkLoadEvents(t *testing.T) {
 	}
 }
 
+// TestLoadShared: what rows of others may rest on is loaded, and nothing else.
+func TestLoadShared(t *testing.T) { overBoth(t, checkLoadShared) }
+
+func checkLoadShared(t *testing.T) {
+	s := migrated(t)
+	all := sinktest.Actions(8)
+	token := func(name string) schemas.Key {
+		return schemas.Key{Kind: schemas.KindToken, Namespace: "jti", Value: "shared-" + name}
+	}
+	for i := range all {
+		a := *all[i]
+		a.EndedNanos, a.CauseID, a.CauseGrade, a.Keys = 0, schemas.ID{}, schemas.CauseNone, []schemas.Key{token("a"), token("b")}
+		all[i] = &a
+	}
+	request := schemas.Key{Kind: schemas.KindRequest, Namespace: "aws", Value: "shared"}
+	all[1].Class = schemas.ClassToolCall
+	all[2].Class = schemas.ClassDecision
+	all[3].Keys, all[3].CauseGrade, all[3].CauseID = []schemas.Key{request}, schemas.CauseExact, all[1].ID
+	all[4].Keys = []schemas.Key{request} // without a cause
+	all[5].Keys = []schemas.Key{token("pod")}
+	all[6].Keys = all[5].Keys // not the first use
+	all[7].SourceIP = "sts.amazonaws.com"
+	all[0].SourceIP = all[7].SourceIP
+	write(t, s, &sinks.Batch{Actions: all})
+	load := func(since int64) (got []int) {
+		if err := s.LoadShared(t.Context(), since, func(a *schemas.Action) error {
+			got = append(got, slices.IndexFunc(all, func(b *schemas.Action) bool { return a.ID == b.ID }))
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(got)
+		return got
+	}
+	if got := load(0); !slices.Equal(got, []int{1, 2, 3}) {
+		t.Errorf("rows %v are shared, want 1, 2 and 3", got)
+	}
+	if got := load(all[2].TimeNanos - 1000); !slices.Equal(got, []int{2, 3}) {
+		t.Errorf("rows %v are shared of those since the third, want 2 and 3", got)
+	}
+	uses := map[schemas.Key]schemas.Use{}
+	if err := s.LoadFirstUses(t.Context(), 0, func(u schemas.Use) error { uses[u.Token] = u; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []schemas.Use{
+		{Token: token("a"), TimeNanos: all[1].TimeNanos, SourceIP: all[1].SourceIP, Event: all[1].ID},
+		{Token: token("b"), TimeNanos: all[1].TimeNanos, SourceIP: all[1].SourceIP, Event: all[1].ID},
+		{Token: token("pod"), TimeNanos: all[5].TimeNanos, SourceIP: all[5].SourceIP, Event: all[5].ID},
+	} {
+		if got := uses[want.Token]; got != want {
+			t.Errorf("first use %+v, want %+v", got, want)
+		}
+	}
+	if len(uses) != 3 {
+		t.Errorf("first uses of %d tokens, want 3", len(uses))
+	}
+}
+
 // TestLoadBounded: of partitions no more rows are loaded than asked for, and
 // the keys of the others are named.
 func TestLoadBounded(t *testing.T) { overBoth(t, checkLoadBounded) }
