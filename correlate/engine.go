@@ -125,8 +125,8 @@ type Engine struct {
 	trails slab[trail]
 	links  slab[link]
 	arena  arena
-	kept   map[schemas.ID][]waiting         // rows that tell of a cause which is not in memory
-	coming map[*int]map[schemas.ID]struct{} // events whose rows are on their way back, see Coming
+	kept   map[schemas.ID][]waiting // rows that tell of a cause which is not in memory
+	coming []*coming                // see Engine.Coming
 	walker walker
 	stats  Stats
 	grades map[string]*Grades
@@ -144,7 +144,7 @@ type Grades struct {
 // New makes an engine with nothing in its state.
 func New(cfg Config) *Engine {
 	cfg = cfg.withDefaults()
-	e := &Engine{cfg: cfg, room: cfg.MemoryBytes, state: newState(), water: newWatermarks(int64(cfg.OutOfOrderness)), rows: newRows(), grades: map[string]*Grades{}, kept: map[schemas.ID][]waiting{}, coming: map[*int]map[schemas.ID]struct{}{}}
+	e := &Engine{cfg: cfg, room: cfg.MemoryBytes, state: newState(), water: newWatermarks(int64(cfg.OutOfOrderness)), rows: newRows(), grades: map[string]*Grades{}, kept: map[schemas.ID][]waiting{}}
 	e.walker = walker{s: e.state, maxDepth: cfg.MaxDepth, hopsFrom: &e.arena.hops}
 	e.state.stale = func(w *watch) { e.trails.at(w.owner &^ trailOwner).stale = true }
 	if cfg.Lookup {

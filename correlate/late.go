@@ -2,6 +2,7 @@ package correlate
 
 import (
 	"math"
+	"slices"
 
 	"catena/schemas"
 )
@@ -46,19 +47,23 @@ func (e *Engine) older(n nodeID, hash uint64) {
 // Restore, so that they are looked up if they are read again before. What it
 // returns is called when all of them are back.
 func (e *Engine) Coming(ids []schemas.ID) (back func()) {
-	set := make(map[schemas.ID]struct{}, len(ids))
+	c := &coming{make(map[schemas.ID]struct{}, len(ids))}
 	for _, id := range ids {
-		set[id] = struct{}{}
+		c.ids[id] = struct{}{}
 	}
-	which := new(int)
-	e.coming[which] = set
-	return func() { delete(e.coming, which) }
+	e.coming = append(e.coming, c)
+	return func() { e.coming = slices.DeleteFunc(e.coming, func(other *coming) bool { return other == c }) }
+}
+
+// coming are events whose rows are on their way back together.
+type coming struct {
+	ids map[schemas.ID]struct{}
 }
 
 // isComing reports whether the row of an event is on its way back.
 func (e *Engine) isComing(id schemas.ID) bool {
-	for _, ids := range e.coming {
-		if _, ok := ids[id]; ok {
+	for _, c := range e.coming {
+		if _, ok := c.ids[id]; ok {
 			return true
 		}
 	}

@@ -37,14 +37,14 @@ type Told struct {
 // have found out. Everyone hears what the others tell, and leaves out what it
 // said itself. What is kept elsewhere too need not be heard of whoever begins:
 // each instance marks up to when all that it told is kept, and hearing begins
-// at the earliest of the marks, see [Shared.From].
+// at the earliest of the marks.
 //
 // Tell, Hear, Flush and CatchUp may be called from several goroutines.
 type Shared struct {
 	opts   SharedOptions
 	me     []byte
 	client *kgo.Client
-	from   time.Time
+	from   time.Time // all is heard that was told since; what was told before is kept, as the marks say
 	heard  chan []Told
 	failed atomic.Pointer[error]
 	given  atomic.Int64 // how often something was handed to heard,
@@ -190,10 +190,6 @@ func (s *Shared) marks(ctx context.Context, client *kgo.Client, adm *kadm.Client
 	}
 	return time.UnixMilli(from).Add(-clockSkew), nil
 }
-
-// From is the time from which on all is heard that was told. All that was told
-// before is kept, as the instances say that told it.
-func (s *Shared) From() time.Time { return s.from }
 
 // Mark says that all that we told before a time is kept. It does not wait, and
 // is called every [SharedOptions.Marks].

@@ -67,8 +67,8 @@ func TestShared(t *testing.T) {
 		t.Errorf("the second heard %q", got)
 	}
 	third := newShared(t, opts)
-	if want := kept.Truncate(time.Millisecond).Add(-clockSkew); !third.From().Equal(want) {
-		t.Errorf("the third hears from %v on, want %v", third.From(), want)
+	if want := kept.Truncate(time.Millisecond).Add(-clockSkew); !third.from.Equal(want) {
+		t.Errorf("the third hears from %v on, want %v", third.from, want)
 	}
 	got := hearAll(t, third)
 	if slices.Sort(got); !slices.Equal(got, []string{"atwo", "bone"}) {
@@ -89,8 +89,8 @@ func TestSharedForgetsTheGone(t *testing.T) {
 	time.Sleep(2 * marksMissed * opts.Marks)
 	before := time.Now()
 	next := newShared(t, opts)
-	if oldest := before.Add(-marksMissed*opts.Marks - clockSkew - time.Millisecond); next.From().Before(oldest) {
-		t.Errorf("hears from %v on, want from %v", next.From(), oldest)
+	if oldest := before.Add(-marksMissed*opts.Marks - clockSkew - time.Millisecond); next.from.Before(oldest) {
+		t.Errorf("hears from %v on, want from %v", next.from, oldest)
 	}
 	if got := hearAll(t, next); len(got) != 0 {
 		t.Errorf("heard %q", got)

@@ -63,7 +63,7 @@ type skipName struct{ source, name string }
 
 // Phases of a pipeline, as /healthz and /readyz name them.
 const (
-	phaseStarting  = "starting"  // connecting, joining the group
+	phaseStarting  = "starting"  // connecting
 	phaseRestoring = "restoring" // taking back what is known, and what the last owner of new partitions wrote
 	phaseRunning   = "running"
 	phaseStopping  = "stopping" // writing what is pending, committing, leaving the group

@@ -47,8 +47,7 @@ func (s *Store) LoadActions(ctx context.Context, sinceNanos int64, parts []Place
 		return s.loadActions(ctx, "FROM actions FINAL WHERE "+where, fn)
 	}
 	// FINAL reads all columns of whatever the sorting key does not exclude, before it looks at the partition. The time of
-	// the first row and the ids exclude: of 90,000 rows in a tenth of a table this takes 1 s instead of 5. The ids may be
-	// of versions that lay elsewhere.
+	// the first row and the ids exclude. The ids may be of versions that lay elsewhere.
 	var first int64
 	if err := load(ctx, s, []field{{"toUnixTimestamp64Micro(min(event_time))", &first}}, "FROM actions WHERE "+where, func() error { return nil }); err != nil {
 		return err
