@@ -192,9 +192,12 @@ func (s *Store) Recall(ctx context.Context, keys []schemas.Key, sinceNanos int64
 	var actions []*schemas.Action
 	seen := map[schemas.ID]bool{}
 	for part := range slices.Chunk(keys, lookupKeys) {
-		var wheres, quoted []string
+		var wheres, quoted, tokens []string
 		for _, k := range part {
 			quoted = append(quoted, quote(k.String()))
+			if k.Kind == schemas.KindToken {
+				tokens = append(tokens, quote(k.String()))
+			}
 			if k.Kind == schemas.KindCall && k.Namespace == "trace" {
 				wheres = append(wheres, "startsWith(child, "+quote("call:span:"+k.Value+"/")+")")
 			}
@@ -220,13 +223,16 @@ func (s *Store) Recall(ctx context.Context, keys []schemas.Key, sinceNanos int64
 		}
 		all := strings.Join(quoted, ", ")
 		hours := inHoursOf("key_hours", "key IN ("+all+")")
-		has := "(hasAny(keys, [" + all + "]) OR hasAny(hops.key, [" + all + "]))"
-		for _, where := range []string{
-			fmt.Sprintf("ended_at >= fromUnixTimestamp64Micro(%d, 'UTC') AND %s", toMicros(sinceNanos), has),
-			"class IN ('tool_call', 'decision') AND " + has,
-			"token IN " + in + " AND source_ip != '' ORDER BY event_time, event_id LIMIT 1 BY token",
-		} {
-			if err := s.loadActions(ctx, "FROM actions FINAL PREWHERE "+hours+" WHERE "+where, func(a *schemas.Action) error {
+		// hasAny would hold every key of a row against every one that is looked for; a set is asked once.
+		rests := fmt.Sprintf("(ended_at >= fromUnixTimestamp64Micro(%d, 'UTC') OR class IN ('tool_call', 'decision')) AND arrayExists(k -> k IN (%s), arrayConcat(keys, hops.key))", toMicros(sinceNanos), all)
+		ask := []string{twoSteps(hours+" AND "+rests, rests)}
+		if len(tokens) > 0 {
+			uses := "token IN (" + strings.Join(tokens, ", ") + ") AND source_ip != ''"
+			const first = " ORDER BY event_time, event_id LIMIT 1 BY token"
+			ask = append(ask, twoSteps(hours+" AND "+uses+first, uses+first))
+		}
+		for _, from := range ask {
+			if err := s.loadActions(ctx, from, func(a *schemas.Action) error {
 				if !seen[a.ID] {
 					seen[a.ID] = true
 					actions = append(actions, a)

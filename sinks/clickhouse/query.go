@@ -23,6 +23,14 @@ func inHoursOf(table, where string) string {
 	return "(toStartOfHour(event_time), source) GLOBAL IN (SELECT hour, source FROM " + table + " WHERE " + where + ")"
 }
 
+// twoSteps reads the newest versions of the actions that meet a condition: first,
+// without FINAL, which events ever had a version that does, then, with FINAL,
+// these events. The view actions_of_chain says why. The first condition may be
+// narrower in what has to be read, not in what it lets through.
+func twoSteps(ever, newest string) string {
+	return "FROM actions FINAL PREWHERE (" + sortKeyOfActions + ") GLOBAL IN (SELECT " + sortKeyOfActions + " FROM actions WHERE " + ever + ") WHERE " + newest
+}
+
 // Chain returns the actions of a chain in event-time order, at most limit of
 // them; the zero limit means 10,000.
 func (s *Store) Chain(ctx context.Context, chain schemas.ID, limit int) ([]*schemas.Action, error) {
@@ -30,9 +38,8 @@ func (s *Store) Chain(ctx context.Context, chain schemas.ID, limit int) ([]*sche
 		limit = 10_000
 	}
 	var found []*schemas.Action
-	// As in the view actions_of_chain, which says why.
-	from := fmt.Sprintf("FROM actions FINAL PREWHERE ("+sortKeyOfActions+") GLOBAL IN (SELECT "+sortKeyOfActions+" FROM actions WHERE %[1]s AND %[2]s) WHERE %[1]s ORDER BY time_nanos, event_id LIMIT %[3]d",
-		"chain_id = '"+chain.String()+"'", inHoursOf("chain_hours", "chain_id = '"+chain.String()+"'"), limit)
+	of := "chain_id = '" + chain.String() + "'"
+	from := twoSteps(of+" AND "+inHoursOf("chain_hours", of), of) + fmt.Sprintf(" ORDER BY time_nanos, event_id LIMIT %d", limit)
 	err := s.loadActions(ctx, from, func(a *schemas.Action) error {
 		found = append(found, a)
 		return nil
