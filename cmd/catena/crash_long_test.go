@@ -94,6 +94,16 @@ func (s *stalls) finish() {
 	<-s.done
 }
 
+// most is the longest so far.
+func (s *stalls) most() (most time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.longest {
+		most = max(most, d)
+	}
+	return most
+}
+
 // table prints what was seen, and returns the longest of all.
 func (s *stalls) table(t *testing.T) (most time.Duration) {
 	s.mu.Lock()
@@ -161,12 +171,16 @@ func TestMoves(t *testing.T) {
 	p := l.pump(f, *crashRate, *crashRecords)
 	s := l.watchStalls(p)
 	began, left, thrown := time.Now(), 0, 0
-	newest := runs[2]
+	newest, told := runs[2], began
 	for flowing := true; flowing; {
 		select {
 		case <-p.done:
 			flowing = false
 		case <-time.After(7 * time.Second):
+		}
+		if now := time.Now(); now.Sub(told) >= time.Minute {
+			told = now
+			t.Logf("%v: %d of %d records, longest stall %v", now.Sub(began).Round(time.Second), p.total(), *crashRecords, s.most().Round(10*time.Millisecond))
 		}
 		if i := left % len(runs); thrown >= 6*left && strings.Contains(newest.text(), "partitions restored") {
 			runs[i].terminate()
