@@ -18,7 +18,7 @@ var mutants = []mutant{
 	{"surely before is off by one", "walk.go", "w.reached(e.from+w.slack, at) {\n\t\t\tsurely", "w.reached(e.from+w.slack+1, at) {\n\t\t\tsurely"},
 	{"the clocks tell which mint came first", "walk.go", "w.reached(e.from+w.slack, at) {\n\t\t\tsurely", "w.reached(e.from, at) {\n\t\t\tsurely"},
 	{"late is off by one", "late.go", "overNanos < satSub(e.water.current, int64(e.cfg.AllowedLateness))", "overNanos <= satSub(e.water.current, int64(e.cfg.AllowedLateness))"},
-	{"rows leave a tick early", "engine.go", "if i == 0 || over >= final {", "if i == 0 || over > final {"},
+	{"rows leave a tick early", "room.go", "if i == 0 || over >= final {", "if i == 0 || over > final {"},
 	{"no out-of-orderness bound", "watermark.go", "satSub(low, w.bound)", "low"},
 	{"a silent partition does not hold", "watermark.go", "if !pr.idle {", "if !pr.idle && pr.maxNanos != math.MinInt64 {"},
 	{"a span counts with its start", "engine.go", "over := max(ev.TimeNanos, ev.EndedNanos)", "over := ev.TimeNanos"},
@@ -37,15 +37,15 @@ var mutants = []mutant{
 	{"a remembered walk outlives what it rests on", "trail.go", "!t.stale && t.slack == slack &&", "t.slack == slack &&"},
 
 	// What is held.
-	{"expired keys stay", "engine.go", "if at.seen >= old || at.watch != 0 {\n\t\t\treturn", "if at.seen >= old || at.seen < old {\n\t\t\treturn"},
-	{"rows are let go of without their watches", "engine.go", "r := e.rows.at(i)\n\te.unwatch(r)\n\tif r.judged", "r := e.rows.at(i)\n\tif r.judged"},
-	{"keys of rows that left stay", "engine.go", "for _, n := range r.own {\n\t\te.state.unref(n)\n\t}\n", ""},
+	{"expired keys stay", "room.go", "if at.seen >= old || at.watch != 0 {\n\t\t\treturn", "if at.seen >= old || at.seen < old {\n\t\t\treturn"},
+	{"rows are let go of without their watches", "room.go", "r := e.rows.at(i)\n\te.unwatch(r)\n\tif r.judged", "r := e.rows.at(i)\n\tif r.judged"},
+	{"keys of rows that left stay", "room.go", "for _, n := range r.own {\n\t\te.state.unref(n)\n\t}\n", ""},
 	{"rows that left stay known", "rows.go", "\tdelete(rs.byID, r.act.ID)\n", ""},
 
 	// Versions and places.
 	{"a stale writer wins", "engine.go", "schemas.MakeVersion(e.water.owner(e.state.parts.all[r.part]), r.revision)", "schemas.MakeVersion(1, r.revision)"},
 	{"a new owner does not write what it took back", "resolve.go", "case same(before, now) && (quiet || !e.outranked(before)):", "case same(before, now) && (quiet || before != nil):"},
-	{"a restored revision starts again", "engine.go", "e.admit(a, uint32(a.Version&schemas.MaxRevision))", "e.admit(a, 0)"},
+	{"a restored revision starts again", "restore.go", "e.admit(a, uint32(a.Version&schemas.MaxRevision))", "e.admit(a, 0)"},
 	{"a copy replaces a lower place", "engine.go", "lower := evidenceOrder(&borrowed.Evidence, &r.act.Evidence) < 0", "lower := evidenceOrder(&borrowed.Evidence, &r.act.Evidence) != 0"},
 	{"a lower place does not replace", "engine.go", "lower := evidenceOrder(&borrowed.Evidence, &r.act.Evidence) < 0", "lower := false"},
 
@@ -59,7 +59,7 @@ var mutants = []mutant{
 	{"first use is the last heard of", "state.go", "if nanos > old.nanos || nanos == old.nanos && compareIDs(event, old.event) >= 0 {", "if nanos < old.nanos {"},
 	{"an end is the latest told", "merge.go", "if *at != 0 && *at <= nanos {", "if *at != 0 && *at >= nanos {"},
 	{"others are not told of tool calls", "engine.go", "case schemas.ClassToolCall, schemas.ClassDecision:", "case schemas.ClassDecision:"},
-	{"what others tell of our partitions is ours", "engine.go", "ours := from != fromOthers && e.mine(&a.Evidence)", "ours := e.mine(&a.Evidence)"},
+	{"what others tell of our partitions is ours", "restore.go", "ours := from != fromOthers && e.mine(&a.Evidence)", "ours := e.mine(&a.Evidence)"},
 	{"rows on their way back are not looked up", "late.go", "!late && !e.isComing(ev.ID)", "!late"},
 	{"what others rest on leaves with its partition", "engine.go", "e.cfg.Share && e.concernsOthers(r)", "false && e.concernsOthers(r)"},
 	{"others are not told of decisions", "engine.go", "case schemas.ClassToolCall, schemas.ClassDecision:", "case schemas.ClassToolCall:"},
