@@ -51,6 +51,7 @@ func (m *meter) describeIngest() {
 	})
 	m.deadLetters = s.counter("dead_letters_total", "records, or rows of them, that ended as a dead letter, by reason", "topic", "reason")
 	m.describeConsumer()
+	m.describeSharing()
 }
 
 func (m *meter) perTopic(name, help string, of func(*topicCount) int64) {
@@ -115,6 +116,25 @@ func (m *meter) describeConsumer() {
 	stats("fetch_errors_total", "fetches that failed", func(st ingest.Stats) int64 { return st.FetchErrors })
 	s.read(isGauge, "fetched_records", "records fetched ahead", func(e emit) { e(float64(m.p.consumer.Stats().BufferedRecords)) })
 	s.read(isGauge, "fetched_bytes", "bytes fetched ahead", func(e emit) { e(float64(m.p.consumer.Stats().BufferedBytes)) })
+}
+
+// describeSharing describes what instances tell each other; nothing of it is
+// there without a topic for it.
+func (m *meter) describeSharing() {
+	m.set.read(isCounter, "shared_total", "bindings and actions that were told to the other instances (told), that they have told (heard), and of these what is not understood (strange)", func(e emit) {
+		if s := m.p.share; s != nil {
+			e(float64(s.told.Load()), "told")
+			e(float64(s.heard.Load()), "heard")
+			e(float64(s.strange.Load()), "strange")
+		}
+	}, "what")
+	m.set.read(isGauge, "shared_unkept_seconds", "how long ago the oldest was told that may not be in the tables yet: an instance that begins has to hear what came since", func(e emit) {
+		if s := m.p.share; s != nil {
+			if at := s.kept.Load(); at != 0 {
+				e(max(0, time.Since(time.UnixMilli(at)).Seconds()))
+			}
+		}
+	})
 }
 
 func (m *meter) perPartition(name, help string, of func(ingest.Position) (float64, bool)) {

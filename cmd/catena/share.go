@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"catena/correlate"
@@ -34,8 +35,10 @@ const sharedFor = 24 * time.Hour
 type sharing struct {
 	topic *ingest.Shared
 	log   *slog.Logger
-	heard int64
-	bad   int64 // messages that could not be understood
+
+	told, heard atomic.Int64 // bindings and actions
+	strange     atomic.Int64 // heard and not understood
+	kept        atomic.Int64 // up to when all that was told is in the tables, Unix milliseconds
 
 	ctx  context.Context // ends the wait for brokers that take nothing
 	stop context.CancelFunc
@@ -68,6 +71,7 @@ func (s *sharing) tell(out *correlate.Output) {
 		}
 		key := b.Child.String() + "\x00" + b.Parent.String() + "\x00" + b.Relation.String() + "\x00" + b.Strength.String() + "\x00" + strconv.FormatInt(b.FromNanos, 10)
 		s.topic.Tell(s.ctx, toldBinding, []byte(key), value)
+		s.told.Add(1)
 	}
 	for _, a := range out.Shared {
 		var line bytes.Buffer
@@ -76,6 +80,7 @@ func (s *sharing) tell(out *correlate.Output) {
 			continue
 		}
 		s.topic.Tell(s.ctx, toldAction, []byte(a.ID.String()), line.Bytes())
+		s.told.Add(1)
 	}
 }
 
@@ -95,9 +100,9 @@ func (s *sharing) hear() (bindings []schemas.Binding, actions []*schemas.Action)
 				actions = append(actions, a)
 			}
 		}
-		s.heard++
+		s.heard.Add(1)
 		if err != nil {
-			if s.bad++; s.bad == 1 {
+			if s.strange.Add(1) == 1 {
 				s.log.Error("what another instance says is not understood; do all run the same version?", "error", err)
 			}
 		}
@@ -126,6 +131,7 @@ func (p *pipeline) mark(ctx context.Context) {
 		if at := p.writer.Stats().Oldest; !at.IsZero() {
 			kept = earlier(kept, at)
 		}
+		p.share.kept.Store(kept.UnixMilli())
 		p.share.topic.Mark(ctx, kept)
 		select {
 		case <-tick.C:

@@ -146,6 +146,11 @@ var scenarios = []scenario{
   catena_rebalances_total{instance="a", event="revoked"} 0x30 4x30
   catena_rebalances_total{instance="a", event="lost"} 0x60
   catena_partitions_assigned{instance="a"} 4x60`, 40 * time.Minute, false},
+	{"CatenaSharingFaulty", "a message is not understood", `
+  catena_shared_total{instance="a", what="strange"} 0x10 1x10`, 15 * time.Minute, true},
+	{"CatenaSharingFaulty", "all are understood", `
+  catena_shared_total{instance="a", what="strange"} 0x20
+  catena_shared_total{instance="a", what="heard"} 0+10x20`, 15 * time.Minute, false},
 
 	{"CatenaLagGrowing", "it is ten minutes behind, and more with each", `
   catena_lag_seconds{topic="okta", partition="1", instance="a"} 600+10x60
