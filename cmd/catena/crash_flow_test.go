@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -270,11 +272,7 @@ func (f *flow) compare(l *lab) (faults []string) {
 			if differ++; differ > 3 {
 				break
 			}
-			if w := f.whole[a.ID]; w != nil {
-				faults = append(faults, rowDifference(a, w))
-			} else {
-				faults = append(faults, "row differs from the undisturbed run: "+rowLine(a))
-			}
+			faults = append(faults, rowDifference(a, f.undisturbed(a)), f.versions(l, a))
 		}
 		return nil
 	})
@@ -294,6 +292,46 @@ func (f *flow) compare(l *lab) (faults []string) {
 		faults = append(faults, f.err.Error())
 	}
 	return faults
+}
+
+var worldOf = regexp.MustCompile(`FIXTURE(\d+)x`)
+
+// undisturbed is what a row shall be; of long flows its world is made again.
+func (f *flow) undisturbed(a *schemas.Action) *schemas.Action {
+	if w := f.whole[a.ID]; w != nil {
+		return w
+	}
+	if m := worldOf.FindStringSubmatch(rowLine(a)); m != nil {
+		if n, err := strconv.ParseUint(m[1], 10, 64); err == nil {
+			begun := f.world
+			f.world, f.whole = n-f.seed, map[schemas.ID]*schemas.Action{}
+			f.begin()
+			f.world = begun
+		}
+	}
+	if w := f.whole[a.ID]; w != nil {
+		return w
+	}
+	return &schemas.Action{}
+}
+
+// versions tells who wrote a row, and those that share a key with it, and when.
+func (f *flow) versions(l *lab, a *schemas.Action) string {
+	quoted := make([]string, len(a.Keys))
+	for i, k := range a.Keys {
+		quoted[i] = "'" + k.String() + "'"
+	}
+	_, rows, err := l.store.Query(l.t.Context(), fmt.Sprintf("SELECT event_id, class, action, partition, offset, attributed_at AS written, "+
+		"fromUnixTimestamp64Milli(toInt64(intDiv(version, %[1]d)), 'UTC') AS owned_since, version %% %[1]d AS revision, decision_id, policy_id, flags "+
+		"FROM actions WHERE hasAny(keys, [%[2]s]) ORDER BY event_id, version", schemas.MaxRevision+1, strings.Join(quoted, ", ")), 100)
+	if err != nil {
+		return err.Error()
+	}
+	text := "rows with one of its keys: event, class, action, partition, offset, written, owned since, revision, decision, policy, flags"
+	for _, row := range rows {
+		text += "\n  " + strings.Join(row, "  ")
+	}
+	return text
 }
 
 // pump sends a flow's records at a pace, in its own goroutine, and knows how far

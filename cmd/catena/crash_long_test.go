@@ -32,8 +32,30 @@ type stalls struct {
 	longest map[int32]time.Duration
 	when    map[int32]time.Duration // since the start, when that ended
 	offsets map[int32]int64
+	notes   []note  // what happened, for stalls that last
+	long    []stall // over longStall
 	stop    chan struct{}
 	done    chan struct{}
+}
+
+type note struct {
+	at   time.Time
+	what string
+}
+
+type stall struct {
+	part     int32
+	from, to time.Time
+}
+
+// longStall is from when on it is told what happened during a stall.
+const longStall = 4 * time.Second
+
+// note remembers what an instance said, or what was done to it.
+func (s *stalls) note(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notes = append(s.notes, note{time.Now(), fmt.Sprintf(format, args...)})
 }
 
 func (l *lab) watchStalls(p *pump) *stalls {
@@ -76,6 +98,9 @@ func (s *stalls) look(ends map[int32]int64, each func(func(int32, int64)), since
 	})
 	for part, end := range ends {
 		if moved[part] || s.offsets[part] >= end || since[part].IsZero() {
+			if from := since[part]; !from.IsZero() && now.Sub(from) > longStall {
+				s.long = append(s.long, stall{part, from, now})
+			}
 			since[part] = now
 			continue
 		}
@@ -119,8 +144,30 @@ func (s *stalls) table(t *testing.T) (most time.Duration) {
 		t.Logf("%9d %10d %14v %v", part, s.offsets[part], s.longest[part].Round(10*time.Millisecond), s.when[part].Round(time.Second))
 		most = max(most, s.longest[part])
 	}
+	if file := os.Getenv("CATENA_TEST_NOTES"); file != "" {
+		var b strings.Builder
+		for _, n := range s.notes {
+			fmt.Fprintln(&b, clockTime(n.at), n.what)
+		}
+		if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	for i, l := range s.long {
+		t.Logf("partition %d stood still from %s until %s", l.part, clockTime(l.from), clockTime(l.to))
+		if i+1 < len(s.long) && s.long[i+1].to.Equal(l.to) {
+			continue // the same for both
+		}
+		for _, n := range s.notes {
+			if n.at.After(l.from.Add(-time.Second)) && n.at.Before(l.to) {
+				t.Logf("    %s %s", clockTime(n.at), n.what)
+			}
+		}
+	}
 	return most
 }
+
+func clockTime(at time.Time) string { return at.Format("15:04:05.000") }
 
 // settleFlow waits until the tables are those of the undisturbed worlds.
 func (l *lab) settleFlow(f *flow, limit time.Duration) (faults []string) {
@@ -170,6 +217,11 @@ func TestMoves(t *testing.T) {
 	l.awaitMembers(3, time.Minute)
 	p := l.pump(f, *crashRate, *crashRecords)
 	s := l.watchStalls(p)
+	l.watch(func(who *child, what string) {
+		if who != nil && who != l.database {
+			s.note("%d: %s", who.cmd.Process.Pid, what)
+		}
+	})
 	began, left, thrown := time.Now(), 0, 0
 	newest, told := runs[2], began
 	for flowing := true; flowing; {
@@ -183,12 +235,15 @@ func TestMoves(t *testing.T) {
 			t.Logf("%v: %d of %d records, longest stall %v", now.Sub(began).Round(time.Second), p.total(), *crashRecords, s.most().Round(10*time.Millisecond))
 		}
 		if i := left % len(runs); thrown >= 6*left && strings.Contains(newest.text(), "partitions restored") {
+			s.note("%d: told to leave", runs[i].cmd.Process.Pid)
 			runs[i].terminate()
 			runs[i] = l.run()
+			s.note("%d: begun", runs[i].cmd.Process.Pid)
 			newest = runs[i]
 			left++
 			continue
 		}
+		s.note("a member thrown out")
 		one := true // whichever the broker names first: it knows them by random ids
 		thrown += l.evict(func(kadm.DescribedGroupMember) bool {
 			defer func() { one = false }()
