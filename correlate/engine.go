@@ -132,6 +132,7 @@ type Engine struct {
 	grades map[string]*Grades
 
 	lateSince int64 // earliest event time of late records whose keys are to be asked for; zero if there are none
+	reach     int64 // the same of what was asked for and is not answered yet
 }
 
 // Grades counts, by grade, the rows that came to have it and those that were

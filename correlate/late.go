@@ -83,7 +83,7 @@ func (e *Engine) Unknown(ids []schemas.ID, events []schemas.Event) (_ []schemas.
 		if ev.BindOnly != "" || !late && !e.isComing(ev.ID) {
 			continue
 		}
-		if _, ok := e.rows.byID[ev.ID]; !ok {
+		if i, ok := e.rows.byID[ev.ID]; !ok || late && e.rows.at(i).bits&rowShadow != 0 {
 			ids = append(ids, ev.ID)
 			firstNanos, lastNanos = min(firstNanos, ev.TimeNanos), max(lastNanos, ev.TimeNanos)
 		}
@@ -96,7 +96,7 @@ func (e *Engine) Unknown(ids []schemas.ID, events []schemas.Event) (_ []schemas.
 // told what they know of their keys.
 func (e *Engine) Remember(out *Output, actions []*schemas.Action) {
 	for _, a := range actions {
-		if _, ok := e.rows.byID[a.ID]; ok || !e.late(max(a.TimeNanos, a.EndedNanos)) {
+		if i, ok := e.rows.byID[a.ID]; ok && e.rows.at(i).bits&rowShadow == 0 || !e.late(max(a.TimeNanos, a.EndedNanos)) {
 			continue
 		}
 		e.Older(a.Keys)
@@ -108,7 +108,7 @@ func (e *Engine) Remember(out *Output, actions []*schemas.Action) {
 			}
 		}
 	}
-	e.takeBack(out, nil, actions, fromLookup)
+	e.takeBack(out, nil, actions, fromReread)
 	e.settle(out)
 	e.ask(out)
 }

@@ -176,3 +176,30 @@ func TestReread(t *testing.T) {
 		t.Errorf("%v is looked up though it is in memory", ids)
 	}
 }
+
+// TestFinalStays: a final row that a look-up brings, since others may rest on
+// it, is not judged again by what memory happens to hold: here the decision that
+// it was under is gone.
+func TestFinalStays(t *testing.T) {
+	call := schemas.Key{Kind: schemas.KindCall, Namespace: "span", Value: "T/1"}
+	e := New(Config{Window: time.Hour, Lookup: true})
+	var out Output
+	e.Process(&out, []schemas.Event{{ID: schemas.MakeID("tick"), TimeNanos: noon + day, Evidence: schemas.Evidence{Topic: "t", Offset: 8}}})
+	e.Older([]schemas.Key{call})
+	out.Reset()
+	e.Process(&out, []schemas.Event{{ID: schemas.MakeID("later"), TimeNanos: noon + day, Class: schemas.ClassAPICall, Keys: []schemas.Key{call}, Evidence: schemas.Evidence{Topic: "t", Offset: 9}}})
+	if !slices.Contains(out.Wanted, call) {
+		t.Fatalf("wanted %v, want %v", out.Wanted, call)
+	}
+	final := schemas.Action{Event: schemas.Event{ID: schemas.MakeID("final"), TimeNanos: noon, EndedNanos: noon + 1e9, Class: schemas.ClassToolCall, SpanID: "1",
+		Keys: []schemas.Key{call}, Evidence: schemas.Evidence{Topic: "t", Offset: 1}}, Version: schemas.MakeVersion(1, 3), PolicyDecision: schemas.VerdictDeny, PolicyID: "p-1"}
+	keys := slices.Clone(out.Wanted)
+	out.Reset()
+	e.Found(&out, keys, nil, []*schemas.Action{&final})
+	for _, a := range out.Actions {
+		if a.ID == final.ID {
+			t.Errorf("written again, with the decision %v %q", a.PolicyDecision, a.PolicyID)
+		}
+	}
+	checkEngine(t, e)
+}

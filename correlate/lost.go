@@ -86,6 +86,7 @@ func (s *state) miss(n nodeID, at *node) {
 	}
 	at.bits |= nodeAsked
 	at.refs++ // until it is answered
+	s.unanswered++
 	if _, lately := s.asked[h]; lately || len(s.asked) >= maxAsked {
 		s.deferred = append(s.deferred, n)
 		return

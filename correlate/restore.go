@@ -72,6 +72,9 @@ func (e *Engine) Found(out *Output, keys []schemas.Key, bindings []schemas.Bindi
 	for _, n := range answered {
 		e.state.unref(n)
 	}
+	if e.state.unanswered -= len(answered); e.state.unanswered == 0 {
+		e.reach = 0
+	}
 	e.finish(out)
 }
 
@@ -81,19 +84,24 @@ type origin int
 const (
 	fromTables origin = iota
 	fromLookup        // the tables, when asked for keys
+	fromReread        // the tables, when asked for events that are read again
 	fromOthers        // another engine, which may have written more of them since
 )
 
 // takeBack learns bindings that stand in the tables or that others know, and
 // lets actions wait again. Those of partitions that are not ours are heard and
-// never written, and so are those that another engine tells of partitions that
-// have become ours: what stands in the tables may say more.
+// never written; so are those that another engine tells of partitions that have
+// become ours, since what stands in the tables may say more, and final ones that
+// no late record wants: what they rested on may be gone from memory.
 func (e *Engine) takeBack(out *Output, bindings []schemas.Binding, actions []*schemas.Action, from origin) {
 	for i := range bindings {
 		e.bind(out, &bindings[i], true)
 	}
 	for _, a := range actions {
 		ours := from != fromOthers && e.mine(&a.Evidence)
+		if over := max(a.TimeNanos, a.EndedNanos); from == fromLookup && e.late(over) && (e.reach == 0 || over < e.reach) {
+			ours = false
+		}
 		if i, ok := e.rows.byID[a.ID]; ok {
 			if r := e.rows.at(i); r.bits&rowShadow != 0 && ours { // its partition has become ours
 				r.act, r.revision, r.written = a, uint32(a.Version&schemas.MaxRevision), a.Grade
@@ -104,7 +112,7 @@ func (e *Engine) takeBack(out *Output, bindings []schemas.Binding, actions []*sc
 			continue
 		}
 		i := e.admit(a, uint32(a.Version&schemas.MaxRevision))
-		if from == fromLookup { // it has to wait for what else is being looked up for it
+		if from == fromLookup || from == fromReread { // it has to wait for what else is being looked up for it
 			e.rows.postpone(i, e.water.newest())
 		}
 		r := e.rows.at(i)
@@ -126,6 +134,9 @@ func (e *Engine) mine(at *schemas.Evidence) bool {
 func (e *Engine) ask(out *Output) {
 	if len(e.state.unasked) > 0 && e.lateSince != 0 {
 		out.WantedSince = e.lateSince
+		if e.reach == 0 || e.lateSince < e.reach {
+			e.reach = e.lateSince
+		}
 		if len(e.state.deferred) == 0 {
 			e.lateSince = 0
 		}

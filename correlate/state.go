@@ -154,14 +154,15 @@ type state struct {
 	clock          uint32 // moves with each use of a key
 	moreBytes      int    // of the lists in mores
 
-	lost     *bloom // keys that were dropped and that the tables know; nil without a look-up
-	unasked  []nodeID
-	deferred []nodeID                         // asked for when events come next
-	asked    map[uint64]struct{}              // hashes of keys asked for since events last came
-	nobody   *simplelru.LRU[uint64, struct{}] // hashes of keys of which the tables know nothing
-	evicted  *simplelru.LRU[uint64, struct{}] // hashes of keys lately dropped for lack of room, to name the reason
-	stale    func(*watch)                     // hears when a key is dropped that a trail leads through
-	cache    [1 << 12]struct {
+	lost       *bloom // keys that were dropped and that the tables know; nil without a look-up
+	unasked    []nodeID
+	deferred   []nodeID // asked for when events come next
+	unanswered int
+	asked      map[uint64]struct{}              // hashes of keys asked for since events last came
+	nobody     *simplelru.LRU[uint64, struct{}] // hashes of keys of which the tables know nothing
+	evicted    *simplelru.LRU[uint64, struct{}] // hashes of keys lately dropped for lack of room, to name the reason
+	stale      func(*watch)                     // hears when a key is dropped that a trail leads through
+	cache      [1 << 12]struct {
 		node nodeID
 		key  schemas.Key
 	}
