@@ -73,7 +73,7 @@ func (e *Engine) Found(out *Output, keys []schemas.Key, bindings []schemas.Bindi
 		e.state.unref(n)
 	}
 	if e.state.unanswered -= len(answered); e.state.unanswered == 0 {
-		e.reach = 0
+		e.reach = 0 // what late records wanted has come
 	}
 	e.finish(out)
 }

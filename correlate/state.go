@@ -156,8 +156,8 @@ type state struct {
 
 	lost       *bloom // keys that were dropped and that the tables know; nil without a look-up
 	unasked    []nodeID
-	deferred   []nodeID // asked for when events come next
-	unanswered int
+	deferred   []nodeID                         // asked for when events come next
+	unanswered int                              // keys asked for whose answer has not come
 	asked      map[uint64]struct{}              // hashes of keys asked for since events last came
 	nobody     *simplelru.LRU[uint64, struct{}] // hashes of keys of which the tables know nothing
 	evicted    *simplelru.LRU[uint64, struct{}] // hashes of keys lately dropped for lack of room, to name the reason

@@ -272,7 +272,11 @@ func (f *flow) compare(l *lab) (faults []string) {
 			if differ++; differ > 3 {
 				break
 			}
-			faults = append(faults, rowDifference(a, f.undisturbed(a)), f.versions(l, a))
+			if w := f.undisturbed(a); w != nil {
+				faults = append(faults, rowDifference(a, w), f.versions(l, a))
+			} else {
+				faults = append(faults, "row differs from the undisturbed run: "+rowLine(a), f.versions(l, a))
+			}
 		}
 		return nil
 	})
@@ -296,7 +300,8 @@ func (f *flow) compare(l *lab) (faults []string) {
 
 var worldOf = regexp.MustCompile(`FIXTURE(\d+)x`)
 
-// undisturbed is what a row shall be; of long flows its world is made again.
+// undisturbed is what a row shall be; of long flows its world is made again, once
+// all records are sent. Nil if its world cannot be told.
 func (f *flow) undisturbed(a *schemas.Action) *schemas.Action {
 	if w := f.whole[a.ID]; w != nil {
 		return w
@@ -309,10 +314,7 @@ func (f *flow) undisturbed(a *schemas.Action) *schemas.Action {
 			f.world = begun
 		}
 	}
-	if w := f.whole[a.ID]; w != nil {
-		return w
-	}
-	return &schemas.Action{}
+	return f.whole[a.ID]
 }
 
 // versions tells who wrote a row, and those that share a key with it, and when.

@@ -144,7 +144,7 @@ func (s *stalls) table(t *testing.T) (most time.Duration) {
 		t.Logf("%9d %10d %14v %v", part, s.offsets[part], s.longest[part].Round(10*time.Millisecond), s.when[part].Round(time.Second))
 		most = max(most, s.longest[part])
 	}
-	if file := os.Getenv("CATENA_TEST_NOTES"); file != "" {
+	if file := os.Getenv("CATENA_TEST_NOTES"); file != "" { // all that was said, for who wants to see more than the long stalls
 		var b strings.Builder
 		for _, n := range s.notes {
 			fmt.Fprintln(&b, clockTime(n.at), n.what)
@@ -156,7 +156,7 @@ func (s *stalls) table(t *testing.T) (most time.Duration) {
 	for i, l := range s.long {
 		t.Logf("partition %d stood still from %s until %s", l.part, clockTime(l.from), clockTime(l.to))
 		if i+1 < len(s.long) && s.long[i+1].to.Equal(l.to) {
-			continue // the same for both
+			continue // the next one ended at the same time: what was said stands there
 		}
 		for _, n := range s.notes {
 			if n.at.After(l.from.Add(-time.Second)) && n.at.Before(l.to) {
