@@ -17,7 +17,8 @@ func (e *Engine) late(overNanos int64) bool {
 }
 
 // Older says of keys that the tables know more of them than was given to
-// Restore, so that they are looked up when somebody uses them.
+// Restore, so that they are looked up when somebody uses them: at once where
+// rows rest on them already, which are few when an engine begins.
 func (e *Engine) Older(keys []schemas.Key) {
 	if e.state.lost == nil {
 		return
@@ -36,10 +37,10 @@ func (e *Engine) older(n nodeID, hash uint64) {
 	if n == 0 {
 		return
 	}
-	if at := s.at(n); at.bits&nodeLive != 0 {
-		s.miss(n, at)
-	} else {
-		at.bits |= nodeLost
+	at := s.at(n)
+	at.bits |= nodeLost
+	if at.watch != 0 {
+		s.awaits(n)
 	}
 }
 

@@ -177,6 +177,38 @@ func TestReread(t *testing.T) {
 	}
 }
 
+// TestOlder: a key of which the tables know more is asked for at once where a
+// row rests on it, and otherwise when one comes to.
+func TestOlder(t *testing.T) {
+	session := func(id string) schemas.Key {
+		return schemas.Key{Kind: schemas.KindSession, Namespace: "okta", Value: id}
+	}
+	e := New(Config{Window: time.Hour, Lookup: true})
+	var out Output
+	e.Restore(&out, []schemas.Binding{bind(session("idle"), session("busy"), schemas.RelationDelegated, schemas.StrengthExact, noon, 0)}, nil)
+	use := func(id string, k schemas.Key) []schemas.Event {
+		return []schemas.Event{{ID: schemas.MakeID(id), TimeNanos: noon, Class: schemas.ClassAPICall, Keys: []schemas.Key{k}, Evidence: schemas.Evidence{Topic: "t", Offset: int64(len(id))}}}
+	}
+	e.Process(&out, use("a use", session("busy")))
+	for _, c := range []struct {
+		key   schemas.Key
+		asked bool
+	}{{session("busy"), true}, {session("idle"), false}, {session("unheard of"), false}} {
+		out.Reset()
+		e.Older([]schemas.Key{c.key})
+		e.Process(&out, nil)
+		if slices.Contains(out.Wanted, c.key) != c.asked {
+			t.Errorf("wanted %v after %v, want it among them: %v", out.Wanted, c.key, c.asked)
+		}
+	}
+	out.Reset()
+	e.Process(&out, use("the first use", session("idle")))
+	if !slices.Contains(out.Wanted, session("idle")) {
+		t.Errorf("wanted %v when a row came to rest on %v", out.Wanted, session("idle"))
+	}
+	checkEngine(t, e)
+}
+
 // TestFinalStays: a final row that a look-up brings, since others may rest on
 // it, is not judged again by what memory happens to hold: here the decision that
 // it was under is gone.

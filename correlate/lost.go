@@ -110,6 +110,14 @@ func (s *state) askAgain() {
 	}
 }
 
+// awaits is incomplete for somebody who rests on the key: it is asked for.
+func (s *state) awaits(n nodeID) bool {
+	if at := s.at(n); s.lost != nil && at.bits&(nodeLost|nodeAsked) == nodeLost {
+		s.miss(n, at)
+	}
+	return s.incomplete(n)
+}
+
 // incomplete reports whether the tables may know more of a key than memory.
 func (s *state) incomplete(n nodeID) bool {
 	return s.lost != nil && s.at(n).bits&(nodeLost|nodeAsked) != 0

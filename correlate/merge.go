@@ -21,6 +21,10 @@ func (s *state) relearn(n nodeID, at *edge, b *schemas.Binding, told bool) learn
 		if now.Version, write = held.Version, differs(&now, held) || b.Version == old.Version && differs(&now, &old); write {
 			now.Version++
 		}
+	case s.incomplete(n) && old.Version <= schemas.MaxRevision: // must not outrank what the tables hold either, see learn
+		if changed {
+			now.Version = old.Version + 1
+		}
 	case !changed && old.Version < b.Version && !s.incomplete(n): // by a later owner, see Engine.outranked
 		now.Version, changed, write = b.Version, true, true
 	}

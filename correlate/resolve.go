@@ -68,7 +68,7 @@ func (e *Engine) resolve(i rowID, r *row) bool {
 
 // visit registers a row with a key that what it says depends on.
 func (e *Engine) visit(i rowID, r *row, n nodeID) {
-	e.walker.pending = e.walker.pending || e.state.incomplete(n)
+	e.walker.pending = e.state.awaits(n) || e.walker.pending
 	e.state.watch(&r.watches, n, i)
 }
 

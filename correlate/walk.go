@@ -202,7 +202,7 @@ func (w *walker) climb(n nodeID, at int64) path {
 	if node.kind == schemas.KindCall || node.kind == schemas.KindRequest || node.more != 0 && w.s.mores.at(node.more).crowded() {
 		w.plain = false
 	}
-	w.pending = w.pending || w.s.incomplete(n)
+	w.pending = w.s.awaits(n) || w.pending
 	w.stack = append(w.stack, n)
 	best := w.best(n, at)
 	best.flags |= w.afterEnd(n, at)
@@ -544,7 +544,7 @@ func (w *walker) innermost(fit []*edge) []*edge {
 	for _, e := range fit {
 		for n, hops := e.parent, 0; hops < w.maxDepth; hops++ {
 			w.visited = append(w.visited, n)
-			w.pending = w.pending || w.s.incomplete(n)
+			w.pending = w.s.awaits(n) || w.pending
 			up := w.s.at(n).up
 			if up == 0 {
 				break
@@ -695,7 +695,7 @@ func (w *walker) bridge(n nodeID, at int64) (path, bool) {
 	}
 	trace := w.s.intern(k, 0)
 	w.visited = append(w.visited, trace)
-	w.pending = w.pending || w.s.incomplete(trace)
+	w.pending = w.s.awaits(trace) || w.pending
 	down := w.s.extra(trace).down
 	if len(down) == 0 || len(down) > maxAnchors {
 		return path{}, false

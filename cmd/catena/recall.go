@@ -42,7 +42,7 @@ type answer struct {
 }
 
 // maxRecall is how many keys one question names. More wait for the next.
-const maxRecall = 5000
+const maxRecall = 1500
 
 func newRecall(tables Lookup, flush func(context.Context) error, log *slog.Logger) *recall {
 	return &recall{tables: tables, flush: flush, log: log, asked: make(chan question), found: make(chan answer, 1), done: make(chan struct{})}

@@ -185,10 +185,7 @@ func (c *cluster) lookUp(m *member, events []schemas.Event) {
 	if len(ids) == 0 {
 		return
 	}
-	rows := slices.DeleteFunc(c.tab.load(), func(a *schemas.Action) bool {
-		return !slices.Contains(ids, a.ID) || a.TimeNanos < first || a.TimeNanos > last
-	})
-	m.engine.Remember(&c.out, rows)
+	m.engine.Remember(&c.out, c.tab.rowsAmong(ids, first, last))
 	c.say(m)
 }
 

@@ -148,6 +148,9 @@ func (pl *player) checkHeld() {
 		}
 		return
 	}
+	if pl.plan.partly { // it holds what it looked up, too
+		return
+	}
 	if st.Rows != len(pl.model.rows) {
 		pl.held("%d rows are held, and %d may still become better", st.Rows, len(pl.model.rows))
 	}
@@ -225,7 +228,7 @@ func (pl *player) probe(nanos, arrives int64, future bool) {
 // close lets event time pass everything: nothing may be held but the heartbeats
 // themselves, which are the newest there is.
 func (pl *player) close() {
-	if pl.fail != "" || !pl.plan.bounded || pl.plan.instances > 1 || len(pl.feed) == 0 {
+	if pl.fail != "" || !pl.plan.bounded || pl.plan.partly || pl.plan.instances > 1 || len(pl.feed) == 0 {
 		return
 	}
 	pl.finality()

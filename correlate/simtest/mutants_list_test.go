@@ -42,6 +42,12 @@ var mutants = []mutant{
 	{"keys of rows that left stay", "room.go", "for _, n := range r.own {\n\t\te.state.unref(n)\n\t}\n", ""},
 	{"rows that left stay known", "rows.go", "\tdelete(rs.byID, r.act.ID)\n", ""},
 
+	// What is left in the tables.
+	{"what is half known outranks the tables at first", "state.go", "if !told && s.incomplete(n) {", "if false {"},
+	{"what is half known outranks the tables when it is merged", "merge.go", "case s.incomplete(n) && old.Version <= schemas.MaxRevision:", "case false:"},
+	{"an answer wakes nobody", "restore.go", "\t\te.wake(n)\n\t\tanswered", "\t\tanswered"},
+	{"pending rows are written", "resolve.go", "\tcase w.pending:\n\t\treturn false", "\tcase false:\n\t\treturn false"},
+
 	// Versions and places.
 	{"a stale writer wins", "engine.go", "schemas.MakeVersion(e.water.owner(e.state.parts.all[r.part]), r.revision)", "schemas.MakeVersion(1, r.revision)"},
 	{"a new owner does not write what it took back", "resolve.go", "case same(before, now) && (quiet || !e.outranked(before)):", "case same(before, now) && (quiet || before != nil):"},

@@ -21,6 +21,8 @@ type table struct {
 	// before it: a crash may lose the end of it.
 	pending []correlate.Output
 	durable *table
+
+	watermark int64 // of the last commit
 }
 
 type bindingID struct {
@@ -106,22 +108,45 @@ func (t *table) loadBindings() []schemas.Binding {
 // below it.
 func (t *table) bindingsOf(keys []schemas.Key) []schemas.Binding {
 	return slices.DeleteFunc(t.loadBindings(), func(b schemas.Binding) bool {
-		below := b.Relation == schemas.RelationAuthenticated || b.Child.Namespace == "ip"
-		return !slices.Contains(keys, b.Child) && !(below && slices.Contains(keys, b.Parent))
+		return !slices.Contains(keys, b.Child) && !(isLookedUpFromAbove(&b) && slices.Contains(keys, b.Parent))
+	})
+}
+
+// isLookedUpFromAbove reports whether a binding belongs to its parent, too.
+func isLookedUpFromAbove(b *schemas.Binding) bool {
+	return b.Relation == schemas.RelationAuthenticated || b.Child.Namespace == "ip"
+}
+
+// rowsAmong are the rows of some events that lie between two times.
+func (t *table) rowsAmong(ids []schemas.ID, first, last int64) []*schemas.Action {
+	return slices.DeleteFunc(t.load(), func(a *schemas.Action) bool {
+		return !slices.Contains(ids, a.ID) || a.TimeNanos < first || a.TimeNanos > last
 	})
 }
 
 // rowsOf are the rows that name one of a set of keys, or a key under one that
-// is a grant.
-func (t *table) rowsOf(keys []schemas.Key) []*schemas.Action {
+// is a grant, and end at a time or later, and, however old, their tool calls,
+// decisions and first uses.
+func (t *table) rowsOf(keys []schemas.Key, sinceNanos int64) []*schemas.Action {
 	keys = slices.Clone(keys)
 	for _, b := range t.loadBindings() {
 		if b.Relation == schemas.RelationGranted && slices.Contains(keys, b.Parent) {
 			keys = append(keys, b.Child)
 		}
 	}
-	return slices.DeleteFunc(t.load(), func(a *schemas.Action) bool {
+	rows := slices.DeleteFunc(t.load(), func(a *schemas.Action) bool {
 		return !slices.ContainsFunc(a.Keys, func(k schemas.Key) bool { return slices.Contains(keys, k) }) &&
 			!slices.ContainsFunc(a.Hops, func(h schemas.Hop) bool { return slices.Contains(keys, h.Key) })
+	})
+	first := map[schemas.Key]*schemas.Action{} // uses of tokens
+	for _, a := range rows {
+		k := a.FirstKey(schemas.KindToken)
+		if f := first[k]; a.SourceIP != "" && (f == nil || cmp.Or(cmp.Compare(a.TimeNanos, f.TimeNanos), bytes.Compare(a.ID[:], f.ID[:])) < 0) {
+			first[k] = a
+		}
+	}
+	return slices.DeleteFunc(rows, func(a *schemas.Action) bool {
+		return max(a.TimeNanos, a.EndedNanos) < sinceNanos && a.Class != schemas.ClassToolCall && a.Class != schemas.ClassDecision &&
+			first[a.FirstKey(schemas.KindToken)] != a
 	})
 }
