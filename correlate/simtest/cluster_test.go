@@ -25,6 +25,7 @@ type member struct {
 	rows   []*schemas.Action  // of partitions taken over, on their way back
 	back   []func()           // to be called when they are
 	seen   map[schemas.ID]uint64
+	asks   *questions
 }
 
 func newCluster(pl *player) *cluster {
@@ -56,14 +57,18 @@ func (c *cluster) places() []place {
 
 // begin starts a member with the partitions that are its own, from the table.
 func (c *cluster) begin(i int) {
-	m := &member{engine: correlate.New(c.config()), seen: map[schemas.ID]uint64{}}
+	m := &member{engine: correlate.New(c.config()), seen: map[schemas.ID]uint64{}, asks: newQuestions()}
 	c.members[i] = m
 	for _, at := range c.places() {
 		if c.owners[at] == i {
 			m.engine.Assign(at.topic, at.index, c.owner)
 		}
 	}
-	m.engine.Restore(&c.out, c.tab.loadBindings(), c.tab.load())
+	bindings := c.tab.loadBindings()
+	if c.plan.partly {
+		bindings = c.leaveBehind(m.engine, bindings)
+	}
+	m.engine.Restore(&c.out, bindings, c.tab.load())
 	c.say(m)
 }
 
@@ -83,7 +88,7 @@ func (c *cluster) say(m *member) {
 			}
 		}
 	}
-	c.player.seen = m.seen
+	c.player.seen, c.player.asks = m.seen, m.asks
 	c.take(&c.out)
 }
 
@@ -113,6 +118,7 @@ func (c *cluster) run() {
 		c.say(m)
 		c.post(pick(c.rng, c.members))
 		c.bringBack(pick(c.rng, c.members), 1+c.rng.IntN(8))
+		c.find(pick(c.rng, c.members))
 		if moves > 0 && c.rng.IntN(len(c.feed)/n+1) < 2 {
 			moves--
 			c.move(at)
@@ -126,7 +132,19 @@ func (c *cluster) run() {
 				quiet = false
 				c.post(m)
 			}
+			for len(m.asks.keys) > 0 && c.fail == "" {
+				quiet = false
+				c.find(m)
+			}
 		}
+	}
+}
+
+// find answers some of what a member asks of the tables.
+func (c *cluster) find(m *member) {
+	if len(m.asks.keys) > 0 {
+		c.answer(m.engine, m.asks)
+		c.say(m)
 	}
 }
 

@@ -62,7 +62,7 @@ func drawPlan(seed uint64) plan {
 	if p.instances = pick(rng, []int{1, 1, 3}); p.instances > 1 {
 		p.bounded = false // what others say may take as long as it likes
 	}
-	p.partly = p.instances == 1 && p.crashes > 0 && rng.IntN(2) == 0
+	p.partly = p.crashes > 0 && rng.IntN(2) == 0
 	return p
 }
 
@@ -79,23 +79,22 @@ type player struct {
 	committed int
 	owner     int64
 
-	engine      *correlate.Engine
-	zombie      *correlate.Engine // who crashed and does not know it
-	beyond      []*schemas.Event  // what the zombie reads next
-	out         correlate.Output
-	tab         *table
-	model       model
-	seen        map[schemas.ID]uint64 // version last written by the living engine
-	wanted      map[schemas.Key]bool
-	wantedSince int64 // for late records; zero if none does
-	watch       func(correlate.Stats)
-	probes      int
-	fail        string // first thing that went wrong
+	engine *correlate.Engine
+	zombie *correlate.Engine // who crashed and does not know it
+	beyond []*schemas.Event  // what the zombie reads next
+	out    correlate.Output
+	tab    *table
+	model  model
+	seen   map[schemas.ID]uint64 // version last written by the living engine
+	asks   *questions            // of the living engine
+	watch  func(correlate.Stats)
+	probes int
+	fail   string // first thing that went wrong
 }
 
 func newPlayer(t testing.TB, w *World, p plan) *player {
 	pl := &player{t: t, w: w, plan: p, rng: rand.New(rand.NewPCG(p.seed, 4)), owner: 1000, tab: newTable(),
-		lowest: map[schemas.ID]schemas.Evidence{}, twice: map[schemas.ID]bool{}, model: newModel(p.bounded), wanted: map[schemas.Key]bool{}}
+		lowest: map[schemas.ID]schemas.Evidence{}, twice: map[schemas.ID]bool{}, model: newModel(p.bounded)}
 	pl.layOut()
 	return pl
 }
@@ -188,7 +187,7 @@ func evidenceOrder(a, b *schemas.Evidence) int {
 func (pl *player) start() {
 	pl.engine = correlate.New(pl.config())
 	pl.model = newModel(pl.plan.bounded)
-	pl.seen, pl.wanted, pl.wantedSince = map[schemas.ID]uint64{}, map[schemas.Key]bool{}, 0
+	pl.seen, pl.asks = map[schemas.ID]uint64{}, newQuestions()
 	for _, ev := range pl.feed {
 		at := place{ev.Evidence.Topic, ev.Evidence.Partition}
 		if _, ok := pl.model.newest[at]; !ok {
@@ -197,9 +196,8 @@ func (pl *player) start() {
 		}
 	}
 	bindings, rows := pl.tab.loadBindings(), pl.tab.load()
-	if pl.plan.partly && len(bindings) > 0 {
-		since := pick(pl.rng, bindings).ProofNanos
-		bindings, rows = pl.leaveBehind(bindings, since), pl.improvable(rows)
+	if pl.plan.partly {
+		bindings, rows = pl.leaveBehind(pl.engine, bindings), pl.improvable(rows)
 	}
 	pl.engine.Restore(&pl.out, bindings, rows)
 	for _, a := range rows {
@@ -208,12 +206,16 @@ func (pl *player) start() {
 	pl.take(&pl.out)
 }
 
-// leaveBehind keeps the bindings that were proven since a time, and says of
-// which keys the tables know others.
-func (pl *player) leaveBehind(bindings []schemas.Binding, sinceNanos int64) []schemas.Binding {
+// leaveBehind gives an engine the bindings that were proven since some time,
+// and says of which keys the tables know others.
+func (pl *player) leaveBehind(e *correlate.Engine, bindings []schemas.Binding) (none []schemas.Binding) {
+	if len(bindings) == 0 {
+		return nil
+	}
+	since := pick(pl.rng, bindings).ProofNanos
 	var older []schemas.Key
-	bindings = slices.DeleteFunc(bindings, func(b schemas.Binding) bool {
-		if b.ProofNanos >= sinceNanos {
+	e.Restore(&pl.out, slices.DeleteFunc(bindings, func(b schemas.Binding) bool {
+		if b.ProofNanos >= since {
 			return false
 		}
 		older = append(older, b.Child)
@@ -221,9 +223,8 @@ func (pl *player) leaveBehind(bindings []schemas.Binding, sinceNanos int64) []sc
 			older = append(older, b.Parent)
 		}
 		return true
-	})
-	pl.engine.Restore(&pl.out, bindings, nil)
-	pl.engine.Older(older)
+	}), nil)
+	e.Older(older)
 	return nil
 }
 
@@ -252,7 +253,7 @@ func (pl *player) run() {
 		pl.process(batch)
 		// What a record says better than the tables is lost with a crash between its
 		// commit and the answer that tells what they hold: see ARCHITECTURE.md.
-		if pl.rng.IntN(3) == 0 && !(pl.plan.partly && len(pl.wanted) > 0) {
+		if pl.rng.IntN(3) == 0 && !(pl.plan.partly && len(pl.asks.keys) > 0) {
 			pl.tab.commit()
 			pl.tab.watermark = pl.engine.Watermark()
 			pl.committed = done
@@ -367,38 +368,32 @@ func (pl *player) take(out *correlate.Output) {
 			pl.failf(i, a, "proven and wrong, if only for a while: in truth it is one of %v", t.Roots)
 		}
 	}
-	for _, k := range out.Wanted {
-		pl.wanted[k] = true
-	}
-	if s := out.WantedSince; s != 0 && (pl.wantedSince == 0 || s < pl.wantedSince) {
-		pl.wantedSince = s
-	}
+	pl.asks.note(out)
 	pl.tab.write(out)
 }
 
-// since is the time from which rows are looked up: those that can still be
-// improved, and what late records want.
-func (pl *player) since() int64 {
-	since := int64(math.MinInt64)
-	if pl.plan.bounded {
-		since = pl.engine.Watermark() - int64(Lateness)
+// questions are what an engine wants to know of the tables.
+type questions struct {
+	keys       map[schemas.Key]bool
+	sinceNanos int64 // event time from which late records want rows; zero if none does
+}
+
+func newQuestions() *questions { return &questions{keys: map[schemas.Key]bool{}} }
+
+func (q *questions) note(out *correlate.Output) {
+	for _, k := range out.Wanted {
+		q.keys[k] = true
 	}
-	if pl.wantedSince != 0 {
-		since = min(since, pl.wantedSince)
+	if s := out.WantedSince; s != 0 && (q.sinceNanos == 0 || s < q.sinceNanos) {
+		q.sinceNanos = s
 	}
-	return since
 }
 
 // lookUp answers what was asked of the tables: now and then, and in the end
 // until nothing is asked any more.
 func (pl *player) lookUp(all bool) {
-	for rounds := 0; len(pl.wanted) > 0 && pl.fail == "" && (all || pl.rng.IntN(4) == 0); rounds++ {
-		keys := slices.SortedFunc(maps.Keys(pl.wanted), schemas.Key.Compare)
-		keys = keys[:1+pl.rng.IntN(len(keys))]
-		for _, k := range keys {
-			delete(pl.wanted, k)
-		}
-		pl.engine.Found(&pl.out, keys, pl.tab.bindingsOf(keys), pl.tab.rowsOf(keys, pl.since()))
+	for rounds := 0; len(pl.asks.keys) > 0 && pl.fail == "" && (all || pl.rng.IntN(4) == 0); rounds++ {
+		keys := pl.answer(pl.engine, pl.asks)
 		pl.take(&pl.out)
 		if rounds > 10 && rowsMissTheDropped && !pl.plan.partly {
 			return
@@ -407,9 +402,28 @@ func (pl *player) lookUp(all bool) {
 			pl.held("the tables are asked without end, now for %v", keys)
 		}
 	}
-	if len(pl.wanted) == 0 {
-		pl.wantedSince = 0
+}
+
+// answer tells an engine what the tables hold of some of the keys that it asks
+// for: with rows that can still be improved or that late records want.
+func (pl *player) answer(e *correlate.Engine, q *questions) []schemas.Key {
+	keys := slices.SortedFunc(maps.Keys(q.keys), schemas.Key.Compare)
+	keys = keys[:1+pl.rng.IntN(len(keys))]
+	since := int64(math.MinInt64)
+	if pl.plan.bounded {
+		since = e.Watermark() - int64(Lateness)
 	}
+	if q.sinceNanos != 0 {
+		since = min(since, q.sinceNanos)
+	}
+	for _, k := range keys {
+		delete(q.keys, k)
+	}
+	if len(q.keys) == 0 {
+		q.sinceNanos = 0
+	}
+	e.Found(&pl.out, keys, pl.tab.bindingsOf(keys), pl.tab.rowsOf(keys, since))
+	return keys
 }
 
 func (pl *player) failf(i int, a *schemas.Action, format string, args ...any) {
