@@ -541,7 +541,13 @@ func (e *Engine) settle(out *Output) {
 				continue
 			}
 			r.bits &^= rowDirty
-			if e.resolve(i, r) && r.bits&rowTouched == 0 {
+			was := r.bits
+			switch {
+			case !e.resolve(i, r):
+				if was&rowWorkloadToken == 0 && r.bits&(rowWorkloadToken|rowShadow) == rowWorkloadToken && e.isFirstUse(r) { // it was not known that others need it
+					e.share(out, r)
+				}
+			case r.bits&rowTouched == 0:
 				r.bits |= rowTouched
 				touched = append(touched, i)
 			}
@@ -564,12 +570,27 @@ func (e *Engine) settle(out *Output) {
 		grades.Entered[r.written]++
 		r.act.Version = schemas.MakeVersion(e.water.owner(e.state.parts.all[r.part]), r.revision)
 		out.Actions = append(out.Actions, r.act)
-		if e.cfg.Share && r.bits&rowTold == 0 && e.concernsOthers(r) {
-			r.bits |= rowTold
-			out.Shared = append(out.Shared, r.act)
+		if e.concernsOthers(r) {
+			e.share(out, r)
 		}
 	}
 	e.rows.touched = touched
+}
+
+// share tells the other engines of a row, once.
+func (e *Engine) share(out *Output, r *row) {
+	if e.cfg.Share && r.bits&rowTold == 0 {
+		r.bits |= rowTold
+		out.Shared = append(out.Shared, r.act)
+	}
+}
+
+// isFirstUse reports whether a row is the earliest known use of one of its tokens.
+func (e *Engine) isFirstUse(r *row) bool {
+	return slices.ContainsFunc(r.own, func(n nodeID) bool {
+		u := e.state.at(n).use
+		return u != 0 && e.state.uses.at(u).event == r.act.ID
+	})
 }
 
 func (e *Engine) gradesOf(source string) *Grades {

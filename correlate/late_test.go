@@ -209,6 +209,103 @@ func TestOlder(t *testing.T) {
 	checkEngine(t, e)
 }
 
+// TestShareFirstUse: the first use of a workload's token is told to the others,
+// whoever drove it, and as soon as it is known whose the token is.
+func TestShareFirstUse(t *testing.T) {
+	key := func(kind schemas.Kind, namespace, value string) schemas.Key {
+		return schemas.Key{Kind: kind, Namespace: namespace, Value: value}
+	}
+	tok, pod, session := key(schemas.KindToken, "jti", "T"), key(schemas.KindWorkload, "k8s.pod_uid", "P"), key(schemas.KindSession, "okta", "S")
+	mint := bind(tok, pod, schemas.RelationIssued, schemas.StrengthExact, noon-1e9, 0)
+	login := bind(session, key(schemas.KindHuman, "email", "alice"), schemas.RelationAuthenticated, schemas.StrengthExact, 0, 0)
+	run := func(span, who string) []schemas.Binding {
+		call := key(schemas.KindCall, "span", "T/"+span)
+		on := bind(pod, call, schemas.RelationInvoked, schemas.StrengthWeak, noon-1e9, noon+60e9)
+		return []schemas.Binding{on, bind(call, key(schemas.KindHuman, "email", who), schemas.RelationDelegated, schemas.StrengthExact, 0, 0)}
+	}
+	two := append(run("1", "alice"), run("2", "bob")...)
+	use := schemas.Event{ID: schemas.MakeID("use"), TimeNanos: noon, Class: schemas.ClassDataAccess, SourceIP: "198.51.100.4", Evidence: schemas.Evidence{Topic: "t", Offset: 2}}
+	for _, c := range []struct {
+		name          string
+		keys          []schemas.Key
+		before, after []schemas.Binding
+		grade         schemas.Grade
+	}{
+		{"ambiguous", []schemas.Key{tok}, append([]schemas.Binding{mint}, two...), nil, schemas.GradeAmbiguous},
+		{"beside what drove it", []schemas.Key{tok, session}, []schemas.Binding{login}, []schemas.Binding{mint}, schemas.GradeProven},
+	} {
+		for _, restored := range []bool{false, true} {
+			e := New(Config{Share: true})
+			e.Assign("t", 0, 1000)
+			var out Output
+			e.Restore(&out, c.before, nil)
+			ev := use
+			ev.Keys = c.keys
+			e.Process(&out, []schemas.Event{ev})
+			if got := out.Actions[0].Grade; got != c.grade {
+				t.Fatalf("%s: the row is %v, want %v", c.name, got, c.grade)
+			}
+			if restored {
+				row := *out.Actions[0]
+				e = New(Config{Share: true})
+				e.Assign("t", 0, 2000)
+				out.Reset()
+				e.Restore(&out, c.before, []*schemas.Action{&row})
+			}
+			if len(c.after) > 0 && len(out.Shared) > 0 {
+				t.Errorf("%s: shared before anybody knows whose token it is", c.name)
+			}
+			e.Learn(&out, c.after, nil)
+			if len(out.Shared) != 1 || out.Shared[0].ID != use.ID {
+				t.Errorf("%s, restored %v: shared %d rows, want the use", c.name, restored, len(out.Shared))
+			}
+			checkEngine(t, e)
+		}
+	}
+}
+
+// TestOvertaken: who had the partition before us writes a row once more when it
+// has come back to us, of which it knows less. It is written again.
+func TestOvertaken(t *testing.T) {
+	tok := schemas.Key{Kind: schemas.KindToken, Namespace: "jti", Value: "T"}
+	alice := schemas.Key{Kind: schemas.KindHuman, Namespace: "email", Value: "alice"}
+	e := New(Config{Share: true})
+	e.Assign("t", 0, 2000)
+	var out Output
+	mint := bind(tok, alice, schemas.RelationIssued, schemas.StrengthExact, noon, 0)
+	use := schemas.Event{ID: schemas.MakeID("use"), TimeNanos: noon + 1e9, Class: schemas.ClassAPICall, Keys: []schemas.Key{tok}, Evidence: schemas.Evidence{Topic: "t", Offset: 2}}
+	before := New(Config{Share: true})
+	before.Assign("t", 0, 1000)
+	var good Output
+	before.Restore(&good, []schemas.Binding{mint}, nil)
+	before.Process(&good, []schemas.Event{use})
+	row := *good.Actions[0]
+	if row.Grade != schemas.GradeProven {
+		t.Fatalf("the row is %v from the start", row.Grade)
+	}
+	e.Restore(&out, []schemas.Binding{mint}, []*schemas.Action{&row})
+	if len(out.Actions) != 0 {
+		t.Fatalf("%d rows are written that say what stands in the tables", len(out.Actions))
+	}
+	poor := schemas.Action{Event: row.Event, Version: row.Version + 1, Grade: schemas.GradeUnattributed, Reason: schemas.ReasonNoBindingSeen}
+	for _, again := range []*schemas.Action{&row, &poor} { // what came already changes nothing
+		out.Reset()
+		e.Restore(&out, nil, []*schemas.Action{again})
+		if (len(out.Actions) == 1) != (again == &poor) {
+			t.Fatalf("version %d: %d rows are written", again.Version, len(out.Actions))
+		}
+	}
+	if got := out.Actions[0]; got.Grade != schemas.GradeProven || got.Version <= poor.Version {
+		t.Errorf("it is %v again, version %d over %d", got.Grade, got.Version, poor.Version)
+	}
+	out.Reset()
+	e.Restore(&out, nil, []*schemas.Action{&poor})
+	if len(out.Actions) != 0 {
+		t.Errorf("%d rows are written for one that is older than ours", len(out.Actions))
+	}
+	checkEngine(t, e)
+}
+
 // TestFinalStays: a final row that a look-up brings, since others may rest on
 // it, is not judged again by what memory happens to hold: here the decision that
 // it was under is gone.

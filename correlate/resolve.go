@@ -605,6 +605,10 @@ func (e *Engine) lend(a *schemas.Action, i rowID, r *row, root nodeID) {
 // compare holds the paths of one action against each other: different people
 // or different workloads mean a credential in the wrong hands.
 func (e *Engine) compare(a *schemas.Action, i rowID, r *row, paths []path, pick int) {
+	token, load := e.workloadsToken(a, paths)
+	if load != 0 {
+		r.bits |= rowWorkloadToken // whatever else is known of it, it may be the first use
+	}
 	if pick < 0 || a.Root.IsZero() || a.Reason == schemas.ReasonFailedLogin {
 		return
 	}
@@ -625,7 +629,10 @@ func (e *Engine) compare(a *schemas.Action, i rowID, r *row, paths []path, pick 
 			}
 		}
 	}
-	e.checkAddress(a, i, r, paths)
+	if load != 0 {
+		e.visit(i, r, load)
+		e.checkAddress(a, token, load)
+	}
 }
 
 // contradict reports whether two paths of one action end in different people
@@ -680,25 +687,31 @@ func (w *walker) firstWorkload(p *path) nodeID {
 	}
 }
 
+// workloadsToken is the token of a row that is a workload's, and the workload,
+// if the row tells where it was used from; else zeros.
+func (e *Engine) workloadsToken(a *schemas.Action, paths []path) (token, load nodeID) {
+	j := slices.IndexFunc(paths, func(p path) bool { return e.state.at(p.start).kind == schemas.KindToken })
+	if j < 0 || a.SourceIP == "" {
+		return 0, 0
+	}
+	if load = e.walker.firstWorkload(&paths[j]); load == 0 {
+		return 0, 0
+	}
+	if _, err := netip.ParseAddr(a.SourceIP); err != nil {
+		return 0, 0
+	}
+	return paths[j].start, load
+}
+
 // checkAddress flags a workload's token that is used from elsewhere: from an
 // address that is none of the workload's, or, where its addresses are not
 // known, from another than that of the token's first use.
-func (e *Engine) checkAddress(a *schemas.Action, i rowID, r *row, paths []path) {
-	s, w := e.state, &e.walker
-	j := slices.IndexFunc(paths, func(p path) bool { return s.at(p.start).kind == schemas.KindToken })
-	if j < 0 || a.SourceIP == "" {
-		return
-	}
-	load := w.firstWorkload(&paths[j])
-	if load == 0 {
-		return
-	}
+func (e *Engine) checkAddress(a *schemas.Action, token, load nodeID) {
+	s := e.state
 	ip, err := netip.ParseAddr(a.SourceIP)
 	if err != nil {
 		return
 	}
-	e.visit(i, r, load)
-	r.bits |= rowWorkloadToken
 	known, its := false, false
 	for _, n := range s.extra(load).down {
 		value := s.key(n).Value
@@ -711,7 +724,7 @@ func (e *Engine) checkAddress(a *schemas.Action, i rowID, r *row, paths []path) 
 		}
 		return
 	}
-	if u := s.at(paths[j].start).use; u != 0 && s.uses.at(u).ip != ip.As16() {
+	if u := s.at(token).use; u != 0 && s.uses.at(u).ip != ip.As16() {
 		a.Flags |= schemas.FlagNewSourceIP
 	}
 }

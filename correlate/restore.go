@@ -9,8 +9,9 @@ import (
 // Restore takes back what earlier runs wrote: bindings first, then the rows
 // that may still be improved. Where everything is known that rows may rest on,
 // they may come in pieces, and after events of their partition: see
-// Engine.Coming. Rows that now come out better are appended to out. It does not
-// retain the arguments' slices.
+// Engine.Coming. Rows that now come out better are appended to out. A row that
+// comes again, since an earlier owner of its partition wrote it after it had
+// come, is judged again. It does not retain the arguments' slices.
 func (e *Engine) Restore(out *Output, bindings []schemas.Binding, actions []*schemas.Action) {
 	e.takeBack(out, bindings, actions, fromTables)
 	e.settle(out)
@@ -103,7 +104,8 @@ func (e *Engine) takeBack(out *Output, bindings []schemas.Binding, actions []*sc
 			ours = false
 		}
 		if i, ok := e.rows.byID[a.ID]; ok {
-			if r := e.rows.at(i); r.bits&rowShadow != 0 && ours { // its partition has become ours
+			// Its partition has become ours, or an owner before us has written it once more since it came back.
+			if r := e.rows.at(i); ours && (r.bits&rowShadow != 0 || from == fromTables && a.Version > r.act.Version) {
 				r.act, r.revision, r.written = a, uint32(a.Version&schemas.MaxRevision), a.Grade
 				r.part = e.state.part(a.Evidence.Topic, a.Evidence.Partition)
 				r.bits = r.bits&^rowShadow | rowRestored | rowQuiet

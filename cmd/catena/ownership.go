@@ -59,6 +59,7 @@ type restored struct {
 	uses     []schemas.Use // the first of tokens
 	older    []schemas.Key // left in the tables, to be looked up when somebody uses them
 	done     bool
+	again    bool // rows that were written after they had come back
 
 	named    bool               // it is known which rows of a job come now,
 	coming   []schemas.ID       // namely those of these events,
@@ -87,7 +88,7 @@ func (c *comeback) close() {
 }
 
 // begin reads back what partitions need that have just become ours.
-func (c *comeback) begin(parts []ingest.Partition) {
+func (c *comeback) begin(parts []ingest.Partition, ownerMillis int64) {
 	job := &restoring{parts: parts, taken: map[ingest.Partition]bool{}, since: time.Now(), back: func() {}}
 	ctx, stop := context.WithCancel(c.ctx)
 	job.stop = stop
@@ -97,7 +98,45 @@ func (c *comeback) begin(parts []ingest.Partition) {
 	c.wg.Go(func() {
 		defer stop()
 		c.insist(ctx, "rows", func(ctx context.Context) error { return c.loadPartitions(ctx, job) })
+		c.lookAgain(ctx, job, ownerMillis)
 	})
+}
+
+// lookAgain brings back what the last owner of partitions wrote after we had
+// read their rows: a member that was thrown out hears of it with its next
+// heartbeat, and may have learned something meanwhile that we knew before. What
+// it made of a row, knowing less, would stay.
+func (c *comeback) lookAgain(ctx context.Context, job *restoring, ownerMillis int64) {
+	for _, after := range []time.Duration{c.cfg.KafkaSessionTimeout, 4 * c.cfg.KafkaSessionTimeout} {
+		select {
+		case <-time.After(after - time.Since(job.since)):
+		case <-ctx.Done():
+			return
+		}
+		c.insist(ctx, "rows that were written late", func(ctx context.Context) error {
+			watermark, _, err := c.newest(ctx)
+			if err != nil {
+				return err
+			}
+			within := time.Since(job.since) + lateWrites
+			return inChunks(chunkRows, func(chunk []*schemas.Action) error { return c.give(ctx, restored{actions: chunk, again: true}) },
+				func(add func(*schemas.Action) error) error {
+					return c.store.LoadOvertaken(ctx, watermark-int64(c.cfg.AllowedLateness), places(job.parts), ownerMillis, within, add)
+				})
+		})
+	}
+}
+
+// lateWrites is how much earlier than a partition became ours a row may have
+// been written that we did not see when we read them.
+const lateWrites = 10 * time.Second
+
+func places(parts []ingest.Partition) []clickhouse.Place {
+	out := make([]clickhouse.Place, len(parts))
+	for i, p := range parts {
+		out[i] = clickhouse.Place{Topic: p.Topic, Partition: p.Partition}
+	}
+	return out
 }
 
 // end forgets partitions that are no longer ours.
@@ -242,10 +281,7 @@ func (c *comeback) loadPartitions(ctx context.Context, job *restoring) error {
 	if err != nil {
 		return err
 	}
-	parts := make([]clickhouse.Place, len(job.parts))
-	for i, p := range job.parts {
-		parts[i] = clickhouse.Place{Topic: p.Topic, Partition: p.Partition}
-	}
+	parts := places(job.parts)
 	size := chunkRows
 	if c.share == nil {
 		size = math.MaxInt // one may rest on a call or a decision in another
@@ -294,7 +330,7 @@ func (p *pipeline) prepare(ctx context.Context) error {
 // comeBack takes in what has come back from the tables since the last call,
 // for as long as records can wait.
 func (p *pipeline) comeBack(batch *sinks.Batch) {
-	if len(p.back.jobs) == 0 && p.based || p.writer.Full() {
+	if len(p.back.jobs)+len(p.back.found) == 0 && p.based || p.writer.Full() {
 		return
 	}
 	patience := 50 * time.Millisecond
@@ -329,6 +365,11 @@ func (p *pipeline) takeBack(batch *sinks.Batch, r restored) {
 				return r.job.taken[ingest.Partition{Topic: a.Evidence.Topic, Partition: a.Evidence.Partition}]
 			})
 		}
+	}
+	if r.again {
+		actions = slices.DeleteFunc(actions, func(a *schemas.Action) bool {
+			return p.owners[ingest.Partition{Topic: a.Evidence.Topic, Partition: a.Evidence.Partition}] == 0
+		})
 	}
 	p.engine.Restore(&p.out, r.bindings, actions)
 	p.engine.Used(&p.out, r.uses)
@@ -394,7 +435,7 @@ func (p *pipeline) assigned(_ context.Context, parts []ingest.Partition, ownerMi
 		p.engine.Assign(part.Topic, part.Partition, ownerMillis)
 		p.heard[part], p.owners[part] = time.Now(), ownerMillis
 	}
-	p.back.begin(parts)
+	p.back.begin(parts, ownerMillis)
 	go p.checkCompany()
 }
 

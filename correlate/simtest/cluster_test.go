@@ -17,6 +17,13 @@ type cluster struct {
 	owners  map[place]int // index of the member that has a partition
 	left    map[place][]*schemas.Event
 	done    map[place]int // committed, of a partition's records
+	unaware []loss        // of partitions, of which who had them has not heard yet
+}
+
+// loss is a partition that a member has no longer.
+type loss struct {
+	of *member
+	at place
 }
 
 type member struct {
@@ -89,6 +96,15 @@ func (c *cluster) say(m *member) {
 		}
 	}
 	c.player.seen, c.player.asks = m.seen, m.asks
+	var stale correlate.Output // somebody else has written better by now, or will have
+	c.out.Actions = slices.DeleteFunc(c.out.Actions, func(a *schemas.Action) bool {
+		if !slices.ContainsFunc(c.unaware, func(l loss) bool { return l.of == m && lies(a, l.at) }) {
+			return false
+		}
+		stale.Actions = append(stale.Actions, a)
+		return true
+	})
+	c.tab.write(&stale)
 	c.take(&c.out)
 }
 
@@ -119,6 +135,9 @@ func (c *cluster) run() {
 		c.post(pick(c.rng, c.members))
 		c.bringBack(pick(c.rng, c.members), 1+c.rng.IntN(8))
 		c.find(pick(c.rng, c.members))
+		if len(c.unaware) > 0 && c.rng.IntN(4) == 0 {
+			c.tell(c.unaware[0])
+		}
 		if moves > 0 && c.rng.IntN(len(c.feed)/n+1) < 2 {
 			moves--
 			c.move(at)
@@ -126,6 +145,9 @@ func (c *cluster) run() {
 	}
 	for quiet := false; !quiet && c.fail == ""; {
 		quiet = true
+		for len(c.unaware) > 0 {
+			c.tell(c.unaware[0])
+		}
 		for _, m := range c.members {
 			c.bringBack(m, len(m.rows))
 			for len(m.mail) > 0 && c.fail == "" {
@@ -176,13 +198,21 @@ func (c *cluster) move(at place) {
 	}
 	next := (old + 1 + c.rng.IntN(len(c.members)-1)) % len(c.members)
 	c.owners[at] = next
-	c.members[old].engine.Unassign(at.topic, at.index)
-	c.members[old].rows = slices.DeleteFunc(c.members[old].rows, func(a *schemas.Action) bool { return lies(a, at) })
 	m := c.members[next]
+	c.tell(loss{m, at}) // of an earlier time
+	c.unaware = append(c.unaware, loss{c.members[old], at})
+	if c.rng.IntN(2) == 0 {
+		c.tell(loss{c.members[old], at})
+	}
 	m.engine.Assign(at.topic, at.index, c.owner)
 	for len(m.mail) > 0 && c.fail == "" { // it reads on only when it has heard all that its last owner said
 		c.post(m)
 	}
+	c.comeBack(m, at)
+}
+
+// comeBack lets the rows of a partition come back to its owner, by and by.
+func (c *cluster) comeBack(m *member, at place) {
 	rows := slices.DeleteFunc(c.tab.load(), func(a *schemas.Action) bool { return !lies(a, at) })
 	ids := make([]schemas.ID, len(rows))
 	for i, a := range rows {
@@ -191,6 +221,24 @@ func (c *cluster) move(at place) {
 	m.back = append(m.back, m.engine.Coming(ids))
 	m.rows = append(m.rows, rows...)
 	c.rng.Shuffle(len(m.rows), func(i, j int) { m.rows[i], m.rows[j] = m.rows[j], m.rows[i] })
+}
+
+// tell lets a member know that it has lost a partition, if it does not know.
+// Until then it writes what it has learned, and the owner does not hear of it.
+func (c *cluster) tell(l loss) {
+	i := slices.Index(c.unaware, l)
+	if i < 0 {
+		return
+	}
+	c.unaware = slices.Delete(c.unaware, i, i+1)
+	if !slices.Contains(c.members, l.of) { // it has begun anew
+		return
+	}
+	l.of.engine.Unassign(l.at.topic, l.at.index)
+	l.of.rows = slices.DeleteFunc(l.of.rows, func(a *schemas.Action) bool { return lies(a, l.at) })
+	if m := c.members[c.owners[l.at]]; m != l.of { // who looks once more at what was written meanwhile
+		c.comeBack(m, l.at)
+	}
 }
 
 func lies(a *schemas.Action, at place) bool {

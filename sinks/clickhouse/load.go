@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -46,11 +47,30 @@ func (s *Store) LoadActions(ctx context.Context, sinceNanos int64, parts []Place
 	if len(parts) == 0 {
 		return s.loadActions(ctx, "FROM actions FINAL WHERE "+where, fn)
 	}
+	return s.loadFew(ctx, where, fn)
+}
+
+// LoadOvertaken is LoadActions for the rows that owners before ownerMillis
+// (Unix milliseconds) have written within some time up to now, by the clock of
+// the database.
+func (s *Store) LoadOvertaken(ctx context.Context, sinceNanos int64, parts []Place, ownerMillis int64, within time.Duration, fn func(*schemas.Action) error) error {
+	return s.loadFew(ctx, fmt.Sprintf("%s AND %s AND version < %d AND attributed_at > now64(6, 'UTC') - toIntervalSecond(%d)",
+		endedSince(sinceNanos), in(parts), schemas.MakeVersion(ownerMillis, 0), int64(within/time.Second)), fn)
+}
+
+// loadFew loads the actions of which a condition is true that few rows meet.
+func (s *Store) loadFew(ctx context.Context, where string, fn func(*schemas.Action) error) error {
 	// FINAL reads all columns of whatever the sorting key does not exclude, before it looks at the partition. The time of
 	// the first row and the ids exclude. The ids may be of versions that lay elsewhere.
-	var first int64
-	if err := load(ctx, s, []field{{"toUnixTimestamp64Micro(min(event_time))", &first}}, "FROM actions WHERE "+where, func() error { return nil }); err != nil {
+	var (
+		first int64
+		rows  uint64
+	)
+	if err := load(ctx, s, []field{{"toUnixTimestamp64Micro(min(event_time))", &first}, {"count()", &rows}}, "FROM actions WHERE "+where, func() error { return nil }); err != nil {
 		return err
+	}
+	if rows == 0 {
+		return nil
 	}
 	return s.loadActions(ctx, fmt.Sprintf("FROM actions FINAL PREWHERE event_time >= fromUnixTimestamp64Micro(%d, 'UTC') AND "+
 		"event_id GLOBAL IN (SELECT event_id FROM actions WHERE %[2]s) WHERE %[2]s", first, where), fn)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"catena/schemas"
 	"catena/sinks"
@@ -481,6 +482,45 @@ func checkLoadBounded(t *testing.T) {
 	}
 	if ids, whole, err := s.EventsSince(t.Context(), parts, first, 1000); err != nil || whole != first || len(ids) != 200 {
 		t.Errorf("where all fit the cut is %d with %d events, %v; want %d with 200", whole, len(ids), err, first)
+	}
+}
+
+// TestLoadOvertaken: the rows of earlier owners that were written lately.
+func TestLoadOvertaken(t *testing.T) { overBoth(t, checkLoadOvertaken) }
+
+func checkLoadOvertaken(t *testing.T) {
+	s := migrated(t)
+	all := sinktest.Actions(60)
+	for i := range all {
+		a := *all[i]
+		a.Evidence.Topic, a.Evidence.Partition, a.EndedNanos = "overtaken", int32(i%2), 0
+		a.Version = schemas.MakeVersion(int64(1000+1000*(i%3)), 2)
+		all[i] = &a
+	}
+	write(t, s, &sinks.Batch{Actions: all})
+	for _, c := range []struct {
+		since  int64
+		within time.Duration
+		want   func(i int, a *schemas.Action) bool
+	}{
+		{0, time.Hour, func(i int, a *schemas.Action) bool { return i%2 == 1 && i%3 < 2 }},
+		{all[30].TimeNanos, time.Hour, func(i int, a *schemas.Action) bool {
+			return i%2 == 1 && i%3 < 2 && a.TimeNanos >= all[30].TimeNanos
+		}},
+		{0, 0, func(int, *schemas.Action) bool { return false }},
+	} {
+		got := map[schemas.ID]bool{}
+		if err := s.LoadOvertaken(t.Context(), c.since, []Place{{"overtaken", 1}}, 3000, c.within, func(a *schemas.Action) error {
+			got[a.ID] = true
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		for i, a := range all {
+			if want := c.want(i, a); got[a.ID] != want {
+				t.Errorf("since %d within %v: row %d of partition %d, version %d: loaded %v, want %v", c.since, c.within, i, a.Evidence.Partition, a.Version, got[a.ID], want)
+			}
+		}
 	}
 }
 
