@@ -20,8 +20,9 @@ import (
 // what other instances tell. A partition that is then assigned is read when all
 // that its last owner told has been heard, and it is known which rows can still
 // be improved. These come back while it is read; who does not hear of what others
-// know waits for them. The tables are read beside the loop, which takes in what
-// has come between two polls.
+// know waits for them. Later it is looked again whether the last owner has
+// written since. The tables are read beside the loop, which takes in what has
+// come between two polls.
 
 // comeback reads back from the tables. Its methods are called with the
 // pipeline's lock held.
