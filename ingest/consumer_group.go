@@ -188,12 +188,19 @@ func (c *Consumer) ownerMillis(ctx context.Context, cl *kgo.Client, ps []Partiti
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.opts.CommitTimeout)
 	defer cancel()
+	owner, commits := now, map[Partition]kadm.Offset{}
+	if c.opts.LastOwner != nil {
+		last, err := c.opts.LastOwner(ctx, ps)
+		if err != nil {
+			c.log.Warn("cannot look up who owned the partitions before, going by the commits", "group", c.opts.Group, "error", err)
+		}
+		owner = max(owner, last+1)
+	}
 	all, err := kadm.NewClient(cl).FetchOffsetsForTopics(ctx, c.opts.Group, slices.Sorted(maps.Keys(topics))...)
 	if err != nil {
 		c.log.Warn("cannot read the commits of the owners before, going by the clock", "group", c.opts.Group, "error", err)
-		return now, nil
+		return owner, nil
 	}
-	owner, commits := now, map[Partition]kadm.Offset{}
 	for _, p := range ps {
 		o, ok := all.Lookup(p.Topic, p.Partition)
 		if !ok || o.Err != nil || o.At < 0 {

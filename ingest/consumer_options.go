@@ -81,6 +81,11 @@ type ConsumerOptions struct {
 	// that it is larger than that of any owner before. Its context ends after
 	// three quarters of RebalanceTimeout.
 	OnAssigned func(ctx context.Context, ps []Partition, ownerMillis int64)
+	// LastOwner, if set, is asked with each assignment for the highest
+	// ownerMillis under which something of the partitions was written; ours goes
+	// above it. Commits tell too, but a reset of the group's offsets takes away
+	// what they say. After an error commits and the clock have to do.
+	LastOwner func(ctx context.Context, ps []Partition) (ownerMillis int64, err error)
 	// OnRevoked runs while the partitions are still ours: stop, drain, flush
 	// and commit within it. Once it returns, commits for them are refused. Its
 	// context ends after three quarters of RebalanceTimeout; what was not

@@ -43,20 +43,31 @@ func (l *lab) awaitMembers(n int, limit time.Duration) {
 
 // TestCrashStaleWriter stops an instance in the middle of an insert for longer
 // than the session timeout. Its partitions move and are read on; then its
-// insert reaches the database after all, and it wakes up, and writes and
-// commits what it still has. The rows are those of the undisturbed run.
-func TestCrashStaleWriter(t *testing.T) {
+// insert reaches the database after all, and it wakes up. The rows are those of
+// the undisturbed run.
+func TestCrashStaleWriter(t *testing.T) { testStopped(t, "crash_stale", "before insert actions") }
+
+// TestCrashStoppedWriter stops it before the insert, when it asks whose the
+// partitions are. It wakes up and writes nothing of those that have gone.
+func TestCrashStoppedWriter(t *testing.T) {
+	victim := testStopped(t, "crash_stopped", "before select progress")
+	if !strings.Contains(victim.text(), "rows left out: their partitions have gone") {
+		t.Errorf("the victim left nothing out\n%s", tail(victim.text()))
+	}
+}
+
+// testStopped stops an instance at a statement to the database.
+func testStopped(t *testing.T, name, at string) (victim *child) {
 	seed := drawSeed(t)
-	l := newLab(t, "crash_stale", "CATENA_SHARE_TOPIC=crash_stale_share")
+	l := newLab(t, name, "CATENA_SHARE_TOPIC="+name+"_share")
 	c := newCrashing(l, seed, 20)
 	third := len(c.records) / 3
 
-	var victim *child
 	var mu sync.Mutex
 	armed, stopped, release := false, make(chan struct{}), make(chan struct{})
 	gate := newDBProxy(t, l.proxy.target.Host, func(what string) {
 		mu.Lock()
-		hit := armed && what == "before insert actions"
+		hit := armed && what == at
 		armed = armed && !hit
 		mu.Unlock()
 		if hit {
@@ -108,6 +119,7 @@ func TestCrashStaleWriter(t *testing.T) {
 	if t.Failed() {
 		t.Logf("victim:\n%s\nother:\n%s", tail(victim.text()), tail(other.text()))
 	}
+	return victim
 }
 
 // TestCrashBroker does to the broker what happens to brokers: it is killed and

@@ -568,7 +568,8 @@ func (p *dbProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.tell("after " + what)
 }
 
-// statement names a request: "insert actions", or "select".
+// statement names a request: "insert actions", "select progress" for how far all
+// partitions have come, or "select".
 func statement(r *http.Request) string {
 	fields := strings.Fields(r.URL.Query().Get("query"))
 	if len(fields) > 2 && strings.EqualFold(fields[0], "INSERT") {
@@ -577,6 +578,13 @@ func statement(r *http.Request) string {
 			table = after
 		}
 		return "insert " + strings.Trim(table, "`\"(")
+	}
+	if r.Body != nil { // the statement
+		body, err := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if err == nil && bytes.Contains(body, []byte("FROM progress FINAL ORDER BY")) {
+			return "select progress"
+		}
 	}
 	return "select"
 }

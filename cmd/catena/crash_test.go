@@ -248,7 +248,7 @@ func (c *crashing) round(i, rounds int, b blow) {
 			onceWriting.Do(func() { close(writing) })
 		}
 		mu.Lock()
-		match := what == b.seen && (who == nil || who == live[b.whose])
+		match := b.seen != "" && strings.HasPrefix(what, b.seen) && (who == nil || who == live[b.whose])
 		if match {
 			times--
 		}

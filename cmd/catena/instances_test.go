@@ -2,6 +2,7 @@ package main
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"catena/schemas"
+	"catena/sinks"
 	"catena/sinks/clickhouse"
 )
 
@@ -112,5 +114,129 @@ func awaitRows(t *testing.T, store *clickhouse.Store, records []schemas.Record) 
 		if err == nil && differ == 0 {
 			return
 		}
+	}
+}
+
+// TestLateWriter: a member that was thrown out does not know it yet, and writes
+// rows poorer than the next owner of their partitions has read them. They become
+// again what they were.
+func TestLateWriter(t *testing.T) {
+	k, db, name := fakeKafka(t), database(t), "late_writer"
+	records := storyRecords(t, func(string) bool { return true })
+	topics := strings.Join(demoTopics(), ",")
+	c := newCatena(t, k, db, name, topics)
+	c.env = append(c.env, "CATENA_KAFKA_SESSION_TIMEOUT=6s")
+	makeTopics(t, k, topics)
+	c.run("migrate")
+	store := openTest(t, db, name)
+
+	first := c.start("run")
+	replayParts(t, c, records)
+	awaitOffsets(t, store, int64(len(records)), c)
+	awaitRows(t, store, records)
+	c.terminate(first)
+	said := len(c.text())
+	second := c.start("run")
+	awaitText(t, c, said, `"partitions restored"`)
+	var late []*schemas.Action
+	err := store.LoadActions(t.Context(), 0, nil, func(a *schemas.Action) error {
+		if a.Grade == schemas.GradeProven {
+			late = append(late, &schemas.Action{Event: a.Event, Version: a.Version + 1, RecordAuthMethod: a.RecordAuthMethod, RecordMFA: a.RecordMFA,
+				Grade: schemas.GradeUnattributed, Reason: schemas.ReasonNoBindingSeen})
+		}
+		return nil
+	})
+	if err == nil {
+		err = store.Write(t.Context(), &sinks.Batch{Actions: late})
+	}
+	if err != nil || len(late) == 0 {
+		t.Fatalf("%d rows are written late: %v", len(late), err)
+	}
+	awaitRows(t, store, records)
+	c.terminate(second)
+	compareRows(t, store, records)
+	if t.Failed() {
+		t.Log(c.text())
+	}
+}
+
+// awaitText waits until the program has said something after so many bytes.
+func awaitText(t *testing.T, c *catena, said int, what string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(c.text()[said:], what); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after 30 s catena has not said %s\n%s", what, c.text())
+		}
+	}
+}
+
+// TestNotOvertaken: rows and reports of partitions that have a later owner are
+// left out, and nothing else.
+func TestNotOvertaken(t *testing.T) {
+	row := func(partition int32, owner int64) *schemas.Action {
+		return &schemas.Action{Event: schemas.Event{Evidence: schemas.Evidence{Topic: "t", Partition: partition}}, Version: schemas.MakeVersion(owner, 7)}
+	}
+	report := func(partition int32, owner int64) schemas.Progress {
+		return schemas.Progress{Topic: "t", Partition: partition, OwnerMillis: owner}
+	}
+	gone, kept, unknown := row(0, 1000), row(1, 1000), row(2, 1000)
+	b := sinks.Batch{Actions: []*schemas.Action{gone, kept, unknown, gone}, Bindings: make([]schemas.Binding, 2),
+		Progress: []schemas.Progress{report(0, 1000), report(1, 1000), report(2, 1000)}}
+	ours := notOvertaken(&b, latestOwners([]schemas.Progress{report(0, 1001), report(1, 1000)}))
+	if !slices.Equal(ours.Actions, []*schemas.Action{kept, unknown}) || len(ours.Bindings) != 2 ||
+		!slices.Equal(ours.Progress, []schemas.Progress{report(1, 1000), report(2, 1000)}) {
+		t.Errorf("left are %d rows, %d bindings and the reports %v", len(ours.Actions), len(ours.Bindings), ours.Progress)
+	}
+	if len(b.Actions) != 4 || len(b.Progress) != 3 {
+		t.Error("the batch, which is the caller's, was changed")
+	}
+	if ours := notOvertaken(&b, latestOwners([]schemas.Progress{report(0, 1000), report(1, 999)})); ours != &b {
+		t.Error("a batch of which nothing is overtaken was copied")
+	}
+}
+
+// TestOusted: somebody outside of the group writes of its partitions, by a clock
+// that is ahead. What an instance reads then does not count, so that it stops and
+// says why, with nothing committed. Started again it takes the partitions back.
+func TestOusted(t *testing.T) {
+	k, db, name := fakeKafka(t), database(t), "ousted"
+	records := storyRecords(t, func(string) bool { return true })
+	topics := strings.Join(demoTopics(), ",")
+	c := newCatena(t, k, db, name, topics)
+	c.env = append(c.env, "CATENA_SHARE_TOPIC="+name+"_share", "CATENA_KAFKA_SESSION_TIMEOUT=6s")
+	makeTopics(t, k, topics)
+	c.run("migrate")
+	store := openTest(t, db, name)
+
+	first := c.start("run")
+	replayParts(t, c, records[:len(records)/2])
+	awaitOffsets(t, store, int64(len(records)/2), c)
+	progress, err := store.LoadProgress(t.Context())
+	for i := range progress {
+		progress[i].OwnerMillis = time.Now().Add(time.Hour).UnixMilli()
+	}
+	if err == nil {
+		err = store.Write(t.Context(), &sinks.Batch{Progress: progress})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := (len(records) - len(records)/2) / 2
+	replayParts(t, c, records[len(records)/2:len(records)-half])
+	time.Sleep(15 * time.Second) // longer than it takes a group to tell a member that it is out
+	replayParts(t, c, records[len(records)-half:])
+	timer := time.AfterFunc(time.Minute, func() { _ = first.Process.Kill() })
+	if err := first.Wait(); err == nil || !strings.Contains(c.text(), "somebody outside of it writes rows of the same topics") {
+		t.Fatalf("%v\n%s", err, c.text())
+	}
+	timer.Stop()
+	second := c.start("run")
+	awaitOffsets(t, store, int64(len(records)), c)
+	awaitRows(t, store, records)
+	c.terminate(second)
+	compareRows(t, store, records)
+	checkCommitted(t, k, store, name)
+	if t.Failed() {
+		t.Log(c.text())
 	}
 }

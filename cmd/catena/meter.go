@@ -43,12 +43,12 @@ type meter struct {
 
 	failing atomic.Pointer[error] // of the last insert; nil when it went well
 
-	deadLetters, rows, inserts        *prometheus.CounterVec
-	rowLatency, eventLatency          prometheus.Observer
-	insertSeconds, lookupSeconds      *prometheus.HistogramVec
-	restores, cameBack, restoreFaults *prometheus.CounterVec
-	restoreSeconds                    prometheus.Observer
-	lookedUp, lookupFaults            *prometheus.CounterVec
+	deadLetters, rows, inserts                   *prometheus.CounterVec
+	rowLatency, eventLatency                     prometheus.Observer
+	insertSeconds, lookupSeconds                 *prometheus.HistogramVec
+	restores, cameBack, restoreFaults, overtaken *prometheus.CounterVec
+	restoreSeconds                               prometheus.Observer
+	lookedUp, lookupFaults                       *prometheus.CounterVec
 }
 
 type topicCount struct{ records, bytes int64 }

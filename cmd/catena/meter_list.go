@@ -242,6 +242,7 @@ func (m *meter) describeSinks() {
 	s.read(isCounter, "batches_total", "batches made durable", func(e emit) { e(float64(m.p.writer.Stats().Batches)) })
 	s.read(isCounter, "rejected_rows_total", "rows that the database refuses for good, which became dead letters", func(e emit) { e(float64(m.p.writer.Stats().Rejected)) })
 	s.read(isCounter, "replaced_rows_total", "rows left out because their batch held a newer version", func(e emit) { e(float64(m.p.writer.Stats().Replaced)) })
+	m.overtaken = s.counter("overtaken_rows_total", "rows left out because their partition has gone to another instance, which writes them")
 	s.read(isGauge, "pending_rows", "rows that wait to become durable", func(e emit) { e(float64(m.p.writer.Stats().PendingRows)) })
 	s.read(isGauge, "pending_bytes", "their memory", func(e emit) { e(float64(m.p.writer.Stats().PendingBytes)) })
 	m.rowLatency = s.histogram("row_latency_seconds", "from a record's append to Kafka until its first row can be queried", latencyBuckets).WithLabelValues()
@@ -251,7 +252,7 @@ func (m *meter) describeSinks() {
 func (m *meter) describeHealth() {
 	s := m.set
 	m.restores = s.counter("restores_total", "assignments whose partitions are read")
-	m.restoreFaults = s.counter("restore_failures_total", "times that reading back failed and is tried on; the partitions wait")
+	m.restoreFaults = s.counter("restore_failures_total", "times that reading back failed and is tried on; the log says what waits for it")
 	m.cameBack = s.counter("restored_rows_total", "bindings and rows that have come back", "table")
 	s.read(isGauge, "partitions_restoring", "partitions that are ours and not read before it is known what their last owner told and wrote", func(e emit) {
 		m.mu.Lock()

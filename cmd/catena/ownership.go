@@ -44,6 +44,7 @@ type comeback struct {
 // restoring is one assignment on its way back.
 type restoring struct {
 	parts    []ingest.Partition
+	owner    int64                     // since when they are ours, Unix milliseconds
 	taken    map[ingest.Partition]bool // from us, meanwhile
 	stop     context.CancelFunc
 	since    time.Time
@@ -77,7 +78,7 @@ func newComeback(store *clickhouse.Store, share *sharing, cfg *config, log *slog
 	c := &comeback{store: store, share: share, cfg: cfg, log: log, meter: m, found: make(chan restored, 2), held: map[ingest.Partition]*restoring{}, jobs: map[ingest.Partition]*restoring{}}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.wg.Go(func() {
-		c.insist(c.ctx, "bindings", c.loadBase)
+		c.insist(c.ctx, "bindings", "all records", c.loadBase)
 	})
 	return c
 }
@@ -90,7 +91,7 @@ func (c *comeback) close() {
 
 // begin reads back what partitions need that have just become ours.
 func (c *comeback) begin(parts []ingest.Partition, ownerMillis int64) {
-	job := &restoring{parts: parts, taken: map[ingest.Partition]bool{}, since: time.Now(), back: func() {}}
+	job := &restoring{parts: parts, owner: ownerMillis, taken: map[ingest.Partition]bool{}, since: time.Now(), back: func() {}}
 	ctx, stop := context.WithCancel(c.ctx)
 	job.stop = stop
 	for _, p := range parts {
@@ -98,23 +99,22 @@ func (c *comeback) begin(parts []ingest.Partition, ownerMillis int64) {
 	}
 	c.wg.Go(func() {
 		defer stop()
-		c.insist(ctx, "rows", func(ctx context.Context) error { return c.loadPartitions(ctx, job) })
-		c.lookAgain(ctx, job, ownerMillis)
+		c.insist(ctx, "rows", "records of these partitions", func(ctx context.Context) error { return c.loadPartitions(ctx, job) })
+		c.lookAgain(ctx, job)
 	})
 }
 
 // lookAgain brings back what the last owner of partitions wrote after we had
-// read their rows: a member that was thrown out hears of it with its next
-// heartbeat, and may have learned something meanwhile that we knew before. What
-// it made of a row, knowing less, would stay.
-func (c *comeback) lookAgain(ctx context.Context, job *restoring, ownerMillis int64) {
+// read their rows: its insert was under way when we claimed them, or it shares
+// with nobody and does not ask. What it made of a row, knowing less, would stay.
+func (c *comeback) lookAgain(ctx context.Context, job *restoring) {
 	for _, after := range []time.Duration{c.cfg.KafkaSessionTimeout, 4 * c.cfg.KafkaSessionTimeout} {
 		select {
 		case <-time.After(after - time.Since(job.since)):
 		case <-ctx.Done():
 			return
 		}
-		c.insist(ctx, "rows that were written late", func(ctx context.Context) error {
+		c.insist(ctx, "rows that were written late", "nothing", func(ctx context.Context) error {
 			watermark, _, err := c.newest(ctx)
 			if err != nil {
 				return err
@@ -122,7 +122,7 @@ func (c *comeback) lookAgain(ctx context.Context, job *restoring, ownerMillis in
 			within := time.Since(job.since) + lateWrites
 			return inChunks(chunkRows, func(chunk []*schemas.Action) error { return c.give(ctx, restored{actions: chunk, again: true}) },
 				func(add func(*schemas.Action) error) error {
-					return c.store.LoadOvertaken(ctx, watermark-int64(c.cfg.AllowedLateness), places(job.parts), ownerMillis, within, add)
+					return c.store.LoadOvertaken(ctx, watermark-int64(c.cfg.AllowedLateness), places(job.parts), job.owner, within, add)
 				})
 		})
 	}
@@ -156,8 +156,9 @@ func (c *comeback) end(parts []ingest.Partition) {
 	}
 }
 
-// insist repeats a load until it succeeds or ctx ends; nothing is read before.
-func (c *comeback) insist(ctx context.Context, what string, load func(context.Context) error) {
+// insist repeats a load until it succeeds or ctx ends; waiting says who waits for
+// it.
+func (c *comeback) insist(ctx context.Context, what, waiting string, load func(context.Context) error) {
 	failing := false
 	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
 		err := load(ctx)
@@ -165,14 +166,14 @@ func (c *comeback) insist(ctx context.Context, what string, load func(context.Co
 		case ctx.Err() != nil:
 			return
 		case err == nil && failing:
-			c.log.Info("restoring goes on", "of", what)
+			c.log.Info("reading back goes on", "of", what)
 			return
 		case err == nil:
 			return
 		case !failing:
 			failing = true
 			c.meter.restoreFaults.WithLabelValues().Inc()
-			c.log.Warn("cannot restore from the tables, trying on; the partitions wait", "of", what, "error", err)
+			c.log.Warn("cannot read back from the tables, trying on", "of", what, "waiting", waiting, "error", err)
 		}
 		select {
 		case <-time.After(wait):
@@ -275,6 +276,12 @@ const rowBytes = 2 << 10
 // Whoever hears of what others know hears all that these rows rest on; who does
 // not reads it with them, since others may have written it after we began.
 func (c *comeback) loadPartitions(ctx context.Context, job *restoring) error {
+	parts := places(job.parts)
+	if c.share != nil { // see amongOthers
+		if err := c.store.Claim(ctx, parts, job.owner); err != nil {
+			return err
+		}
+	}
 	if err := c.share.catchUp(ctx); err != nil {
 		return err
 	}
@@ -282,7 +289,6 @@ func (c *comeback) loadPartitions(ctx context.Context, job *restoring) error {
 	if err != nil {
 		return err
 	}
-	parts := places(job.parts)
 	size := chunkRows
 	if c.share == nil {
 		size = math.MaxInt // one may rest on a call or a decision in another
@@ -427,6 +433,20 @@ func (p *pipeline) finish(job *restoring) {
 	p.log.Info("partitions restored", "partitions", n, "actions", job.rows, "bindings", job.bindings, "seconds", time.Since(job.since).Round(time.Millisecond).Seconds())
 }
 
+// lastOwner is the highest number under which one of the partitions was ours or
+// somebody's, as far as it is in the tables.
+func (p *pipeline) lastOwner(ctx context.Context, parts []ingest.Partition) (last int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // the group waits
+	defer cancel()
+	progress, err := p.store.LoadProgress(ctx)
+	for _, pr := range progress {
+		if slices.Contains(parts, ingest.Partition{Topic: pr.Topic, Partition: pr.Partition}) {
+			last = max(last, pr.OwnerMillis)
+		}
+	}
+	return last, err
+}
+
 // assigned takes partitions over. They are read once everything their last
 // owner wrote has come back.
 func (p *pipeline) assigned(_ context.Context, parts []ingest.Partition, ownerMillis int64) {
@@ -472,7 +492,7 @@ func (p *pipeline) lookBack(ctx context.Context, events []schemas.Event, batch *
 	defer p.traces.step(ctx, "look_back")(nil)
 	defer p.meter.wait("ClickHouse, to look late records up")()
 	var actions []*schemas.Action
-	p.back.insist(ctx, "rows of late records", func(ctx context.Context) (err error) {
+	p.back.insist(ctx, "rows of late records", "all records", func(ctx context.Context) (err error) {
 		actions, err = p.store.LoadEvents(ctx, ids, first, last)
 		return err
 	})

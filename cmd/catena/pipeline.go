@@ -37,6 +37,7 @@ type pipeline struct {
 	share    *sharing // with other instances; nil if this is the only one
 	dead     *deadTopic
 	lonely   atomic.Bool
+	standing standing
 	working  atomic.Int64 // since when the loop is at work, Unix milliseconds; zero between two turns
 	meter    *meter
 	traces   *traces            // nil if no collector is named
@@ -79,7 +80,7 @@ func newPipeline(ctx context.Context, cfg *config, log *slog.Logger) (*pipeline,
 	if _, err = p.store.Migrate(ctx); err != nil {
 		return nil, errors.Join(err, p.store.Close())
 	}
-	p.writer = sinks.NewWriter(meteredSink{toldFirst{p.store, p}, p.meter}, sinks.Options{MaxRows: cfg.BatchRows, MaxBytes: int(cfg.BatchBytes), MaxAge: cfg.BatchAge, Done: p.durable, Log: log,
+	p.writer = sinks.NewWriter(meteredSink{amongOthers{p.store, p}, p.meter}, sinks.Options{MaxRows: cfg.BatchRows, MaxBytes: int(cfg.BatchBytes), MaxAge: cfg.BatchAge, Done: p.durable, Log: log,
 		Record: refused{cfg.cluster(log), ingest.NewRedactor([]byte(cfg.HMACKey))}.record})
 	p.recall = newRecall(meteredLookup{p.store, p.meter}, p.writer.Flush, log)
 	if p.consumer, err = ingest.NewConsumer(ctx, cfg.consumer(log, p)); err != nil {
@@ -106,7 +107,7 @@ func (p *pipeline) run(ctx context.Context) error {
 	var records []schemas.Record
 	err := p.prepare(ctx)
 	p.meter.enter(phaseRunning)
-	for err == nil && ctx.Err() == nil && p.fault == nil {
+	for err == nil && ctx.Err() == nil && p.fault == nil && !p.standing.ousted.Load() {
 		began := p.traces.now()
 		if records, err = p.consumer.Poll(ctx, records[:0]); err != nil {
 			break
@@ -122,6 +123,9 @@ func (p *pipeline) run(ctx context.Context) error {
 	p.meter.enter(phaseStopping)
 	if ctx.Err() != nil {
 		err = nil // asked to stop
+	} else if p.standing.ousted.Load() {
+		err = errors.Join(err, fmt.Errorf("table progress names a later owner of partitions that consumer group %s says are ours: somebody outside of it writes rows of the same topics into database %s, "+
+			"and ours would not count; give each group a database of its own. Started again, catena takes the partitions back and reads what it could not write", p.cfg.KafkaGroup, p.cfg.ClickHouseDatabase))
 	}
 	return errors.Join(err, p.fault, p.close())
 }
@@ -251,6 +255,9 @@ func (p *pipeline) durable(batch *sinks.Batch) {
 	p.traces.wrote(batch)
 	offsets := make([]ingest.Offset, 0, len(batch.Progress))
 	for _, pr := range batch.Progress {
+		if p.standing.overtaken(pr, 2*p.cfg.KafkaSessionTimeout) { // not written either, see amongOthers
+			continue
+		}
 		offsets = append(offsets, ingest.Offset{Topic: pr.Topic, Partition: pr.Partition, Offset: pr.Offset})
 	}
 	if len(offsets) == 0 {

@@ -102,7 +102,7 @@ func (c *config) consumer(log *slog.Logger, p *pipeline) ingest.ConsumerOptions 
 	return ingest.ConsumerOptions{
 		Cluster: c.cluster(log), Group: c.KafkaGroup, Topics: c.KafkaTopics, Regex: c.KafkaTopicsRegex, Exclude: c.excluded(), Start: c.KafkaStart,
 		Protocol: c.KafkaGroupProtocol, SessionTimeout: c.KafkaSessionTimeout, Hold: true,
-		OnAssigned: p.assigned, OnRevoked: p.revoked, OnLost: p.lost, OnUnreadable: p.unreadable, OnGap: p.gap,
+		LastOwner: p.lastOwner, OnAssigned: p.assigned, OnRevoked: p.revoked, OnLost: p.lost, OnUnreadable: p.unreadable, OnGap: p.gap,
 	}
 }
 

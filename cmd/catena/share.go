@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -12,13 +13,15 @@ import (
 	"catena/ingest"
 	"catena/schemas"
 	"catena/sinks"
+	"catena/sinks/clickhouse"
 	"catena/sinks/jsonl"
 )
 
 // Several instances: a consumer group splits the partitions, and what one
 // learns that rows of others may rest on goes through a compacted topic which
-// every instance hears. Who begins reads from the tables what was told before. What is told is told before the offsets of its
-// records are committed, so that after a crash the next owner tells it again.
+// every instance hears. Who begins reads from the tables what was told before.
+// What is told is told before the offsets of its records are committed, so that
+// after a crash the next owner tells it again.
 
 // The kinds of messages.
 const (
@@ -158,23 +161,96 @@ func (s *sharing) flush(ctx context.Context) error {
 	return s.topic.Flush(ctx)
 }
 
-// toldFirst tells the other instances before it writes. Brokers that take
-// nothing for a while hold nothing up for longer than that: what then comes
-// first into the tables is not committed before it is told, see durable.
-type toldFirst struct {
-	sinks.Sink
+// amongOthers is the sink of one of several instances. It tells the others what
+// it writes, before it does, and writes nothing of partitions that have gone to
+// them: one that was stopped for a while, or thrown out, does not know that yet,
+// and would write over what the next owner has read.
+type amongOthers struct {
+	*clickhouse.Store
 	p *pipeline
 }
 
-// toldWithin bounds the wait.
+// toldWithin bounds the wait for brokers that take nothing: what then comes first
+// into the tables is not committed before it is told, see durable.
 const toldWithin = 5 * time.Second
 
 // Write implements sinks.Sink.
-func (s toldFirst) Write(ctx context.Context, b *sinks.Batch) error {
+func (s amongOthers) Write(ctx context.Context, b *sinks.Batch) error {
+	if s.p.share == nil {
+		return s.Store.Write(ctx, b)
+	}
 	telling, cancel := context.WithTimeout(ctx, toldWithin)
 	_ = s.p.share.flush(telling)
 	cancel()
-	return s.Sink.Write(ctx, b)
+	progress, err := s.LoadProgress(ctx)
+	if err != nil {
+		return err
+	}
+	s.p.standing.latest = latestOwners(progress)
+	ours := notOvertaken(b, s.p.standing.latest)
+	if err := s.Store.Write(ctx, ours); err != nil {
+		return err
+	}
+	if n := len(b.Actions) - len(ours.Actions); n > 0 {
+		s.p.meter.overtaken.WithLabelValues().Add(float64(n))
+		s.p.log.Warn("rows left out: their partitions have gone to another instance, which writes them", "rows", n)
+	}
+	return nil
+}
+
+// owners are the latest of partitions, as far as the tables know.
+type owners map[ingest.Partition]int64
+
+func latestOwners(progress []schemas.Progress) owners {
+	o := owners{}
+	for i := range progress {
+		o[ingest.Partition{Topic: progress[i].Topic, Partition: progress[i].Partition}] = progress[i].OwnerMillis
+	}
+	return o
+}
+
+// overtook reports whether a partition has a later owner than who reports.
+func (o owners) overtook(p schemas.Progress) bool {
+	return p.OwnerMillis < o[ingest.Partition{Topic: p.Topic, Partition: p.Partition}]
+}
+
+// standing is what the writer knows of whose the partitions are.
+type standing struct {
+	latest owners      // when it last looked
+	as     int64       // the number under which we last reported of a partition that has a later owner,
+	since  time.Time   // and since when
+	ousted atomic.Bool // this goes on for too long
+}
+
+// overtaken reports whether a partition has a later owner than who reports. The
+// group tells us so within a session timeout, and we report under another number.
+// If we do not, there is somebody whom the group does not know.
+func (s *standing) overtaken(p schemas.Progress, patience time.Duration) bool {
+	if !s.latest.overtook(p) {
+		return false
+	}
+	if p.OwnerMillis != s.as {
+		s.as, s.since = p.OwnerMillis, time.Now()
+	}
+	if time.Since(s.since) > patience {
+		s.ousted.Store(true)
+	}
+	return true
+}
+
+// notOvertaken is the batch without the rows of partitions that have a later
+// owner, and without how far they had come.
+func notOvertaken(b *sinks.Batch, latest owners) *sinks.Batch {
+	row := func(a *schemas.Action) bool {
+		return a.Version < schemas.MakeVersion(latest[ingest.Partition{Topic: a.Evidence.Topic, Partition: a.Evidence.Partition}], 0)
+	}
+	if !slices.ContainsFunc(b.Actions, row) && !slices.ContainsFunc(b.Progress, latest.overtook) {
+		return b
+	}
+	ours := *b
+	ours.Actions = slices.DeleteFunc(slices.Clone(b.Actions), row)
+	ours.Progress = slices.DeleteFunc(slices.Clone(b.Progress), latest.overtook)
+	return &ours
 }
 
 // close gives what was told as long as a drain lasts, and returns what hangs up.

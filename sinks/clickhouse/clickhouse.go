@@ -58,7 +58,8 @@ type Store struct {
 	native  clickhouse.Protocol
 	tls     bool
 
-	insert map[string]any // settings of every insert
+	settling sync.Mutex     // guards insert until it is known
+	insert   map[string]any // settings of every insert
 
 	mu     sync.Mutex // guards tables
 	tables tables

@@ -524,6 +524,30 @@ func checkLoadOvertaken(t *testing.T) {
 	}
 }
 
+// TestClaim: a new owner takes over what the one before reported, and no more
+// than that; whoever comes after cannot be overtaken from before.
+func TestClaim(t *testing.T) { overBoth(t, checkClaim) }
+
+func checkClaim(t *testing.T) {
+	s := migrated(t)
+	report := func(partition int32, offset, owner int64) schemas.Progress {
+		return schemas.Progress{Topic: "claim", Partition: partition, Offset: offset, WatermarkNanos: 1e18 + 1, OwnerMillis: owner}
+	}
+	write(t, s, &sinks.Batch{Progress: []schemas.Progress{report(0, 10, 1000), report(1, 20, 3000), report(2, 30, 1000)}})
+	if err := s.Claim(t.Context(), []Place{{"claim", 0}, {"claim", 1}, {"claim", 7}}, 2000); err != nil {
+		t.Fatal(err)
+	}
+	write(t, s, &sinks.Batch{Progress: []schemas.Progress{report(0, 15, 1000)}}) // late
+	got, err := s.LoadProgress(t.Context())
+	got = slices.DeleteFunc(got, func(p schemas.Progress) bool { return p.Topic != "claim" })
+	if want := []schemas.Progress{report(0, 10, 2000), report(1, 20, 3000), report(2, 30, 1000)}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("progress is %v, %v; want %v", got, err, want)
+	}
+	if n := rows(t, s, "SELECT toString(uniqExact(updated_at)) FROM progress WHERE topic = 'claim' AND partition = 0 AND offset = 10"); !slices.Equal(n, []string{"1"}) {
+		t.Errorf("the claim counts as a report: %s times", n)
+	}
+}
+
 // TestLoadOlderKeys: each key is in the bindings of the window or is named.
 func TestLoadOlderKeys(t *testing.T) { overBoth(t, checkLoadOlderKeys) }
 

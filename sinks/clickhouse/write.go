@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -15,10 +16,10 @@ import (
 func (s *Store) Write(ctx context.Context, b *sinks.Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.knowSettings(ctx); err != nil {
+	ctx, err := s.inserting(ctx)
+	if err != nil {
 		return s.explain(err)
 	}
-	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(s.insert))
 	t := &s.tables
 
 	if err := insertAll(ctx, s, t.bindings, b.Bindings); err != nil {
@@ -41,6 +42,22 @@ func (s *Store) Write(ctx context.Context, b *sinks.Batch) error {
 		return err
 	}
 	return insertAll(ctx, s, t.progress, b.Progress)
+}
+
+// Claim notes a new owner of partitions in progress, with what the owner before
+// reported of them, so that whoever writes can know that they are no longer
+// theirs. It returns when that is on disk. Of partitions that nobody has reported
+// on there is nothing to note.
+func (s *Store) Claim(ctx context.Context, parts []Place, ownerMillis int64) error {
+	ctx, err := s.inserting(ctx)
+	if err == nil {
+		err = s.conn.Exec(ctx, fmt.Sprintf("INSERT INTO progress (topic, `partition`, `offset`, watermark, owner, updated_at) "+
+			"SELECT topic, `partition`, `offset`, watermark, %d, updated_at FROM progress FINAL WHERE %s AND owner < %[1]d", ownerMillis, in(parts)))
+	}
+	if err != nil {
+		return s.explain(err)
+	}
+	return nil
 }
 
 func insertAll[R any](ctx context.Context, s *Store, t *table[R], rows []R) error {
@@ -77,28 +94,30 @@ func insertSettingNames() string {
 	return strings.Join(names, ", ")
 }
 
-// knowSettings finds out which of them the server knows, since it refuses
-// others.
-func (s *Store) knowSettings(ctx context.Context) error {
+// inserting returns ctx with those of them that the server knows, since it
+// refuses others.
+func (s *Store) inserting(ctx context.Context) (context.Context, error) {
+	s.settling.Lock()
+	defer s.settling.Unlock()
 	if s.insert != nil {
-		return nil
+		return clickhouse.Context(ctx, clickhouse.WithSettings(s.insert)), nil
 	}
 	rows, err := s.conn.Query(ctx, "SELECT name FROM system.settings WHERE name IN ("+insertSettingNames()+")")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer rows.Close()
 	known := clickhouse.Settings{}
 	for rows.Next() {
 		var name string
 		if err := rows.Scan(&name); err != nil {
-			return err
+			return nil, err
 		}
 		known[name] = insertSettings[name]
 	}
 	if err := rows.Err(); err != nil {
-		return err
+		return nil, err
 	}
 	s.insert = known
-	return nil
+	return clickhouse.Context(ctx, clickhouse.WithSettings(known)), nil
 }
