@@ -28,8 +28,8 @@ type mutant struct {
 }
 
 // TestMutants plants each bug and expects the simulation to find it within 200
-// worlds. One that is not found means that the worlds or the checks are too
-// weak.
+// worlds, or 300 in twenty deliveries each. One that is not found means that the
+// worlds or the checks are too weak.
 func TestMutants(t *testing.T) {
 	if !*mutantsFlag {
 		t.Skip("builds the engine anew for each bug: make mutants")
@@ -97,7 +97,7 @@ func (m *mutant) hunt(t *testing.T) (found, out string) {
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", overlay, "-count=1", "-failfast", "-timeout", "5m",
-		"-run", "^(TestTruth|TestMetamorphic)$", ".", "-seeds", "200", "-meta", "200")
+		"-run", "^(TestTruth|TestMetamorphic)$", ".", "-seeds", "200", "-meta", "300")
 	raw, err := cmd.CombinedOutput()
 	out = string(raw)
 	if strings.Contains(out, "[build failed]") || strings.Contains(out, "[setup failed]") {
