@@ -195,6 +195,30 @@ func TestNotOvertaken(t *testing.T) {
 	}
 }
 
+// TestStanding: it counts how long one number was overtaken, also where there are
+// several of them, and a number that is new has its time.
+func TestStanding(t *testing.T) {
+	report := func(partition int32, owner int64) schemas.Progress {
+		return schemas.Progress{Topic: "t", Partition: partition, OwnerMillis: owner}
+	}
+	s := standing{latest: latestOwners([]schemas.Progress{report(0, 5000), report(1, 5000)})}
+	if s.overtaken(report(0, 5000), 0) || s.overtaken(report(2, 1000), 0) {
+		t.Error("who is the latest owner, or the first, is overtaken")
+	}
+	for _, p := range []schemas.Progress{report(0, 1000), report(1, 2000)} {
+		if !s.overtaken(p, 0) || s.ousted.Load() {
+			t.Errorf("under %d: overtaken is missing, or ousted (%v) at once", p.OwnerMillis, s.ousted.Load())
+		}
+	}
+	time.Sleep(time.Millisecond)
+	if s.overtaken(report(0, 1000), time.Minute); s.ousted.Load() {
+		t.Error("ousted before its time")
+	}
+	if s.overtaken(report(0, 1000), 0); !s.ousted.Load() {
+		t.Error("not ousted, since another number came between")
+	}
+}
+
 // TestOusted: somebody outside of the group writes of its partitions, by a clock
 // that is ahead. What an instance reads then does not count, so that it stops and
 // says why, with nothing committed. Started again it takes the partitions back.

@@ -216,10 +216,9 @@ func (o owners) overtook(p schemas.Progress) bool {
 
 // standing is what the writer knows of whose the partitions are.
 type standing struct {
-	latest owners      // when it last looked
-	as     int64       // the number under which we last reported of a partition that has a later owner,
-	since  time.Time   // and since when
-	ousted atomic.Bool // this goes on for too long
+	latest owners              // when it last looked
+	since  map[int64]time.Time // by the number under which we reported of a partition that has a later owner, when first
+	ousted atomic.Bool         // this goes on for too long
 }
 
 // overtaken reports whether a partition has a later owner than who reports. The
@@ -229,10 +228,13 @@ func (s *standing) overtaken(p schemas.Progress, patience time.Duration) bool {
 	if !s.latest.overtook(p) {
 		return false
 	}
-	if p.OwnerMillis != s.as {
-		s.as, s.since = p.OwnerMillis, time.Now()
-	}
-	if time.Since(s.since) > patience {
+	first, ok := s.since[p.OwnerMillis]
+	switch {
+	case s.since == nil:
+		s.since = map[int64]time.Time{p.OwnerMillis: time.Now()}
+	case !ok:
+		s.since[p.OwnerMillis] = time.Now()
+	case time.Since(first) > patience:
 		s.ousted.Store(true)
 	}
 	return true
